@@ -2,14 +2,17 @@
 
     python benchmarks/families.py
     python benchmarks/families.py --family gemma2 --family bloom --rounds 20
+    python benchmarks/families.py --shape 4,256,4,256,4,2048
     python benchmarks/families.py --windows       # only the second table
+    python benchmarks/families.py --windows --long-shape 4,128,2,2048,1,2048
 
 All are ours and run in one process, one call each in turn, so a change in the machine's speed
 affects all alike.  Layers, width, heads, context and vocabulary are the same; feed-forward layers
 have the widths of examples/decoders.py.  Ratios are medians over rounds of the family's time over
 LLaMA's in the same round.  Windows are half the context.
 
-The second table trains Mistral at 2048 tokens with a window of 256 and with none.
+The second table trains Mistral at 2048 tokens with a window of 256 and with none, in two widths:
+the window shortens attention alone, whose share falls with the width.
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from steps import tinyplm_step
+from steps import read_shape, tinyplm_step
 from table import Table, add_option
 from turns import libraries_only
 
 libraries_only()
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 
-PROMPT, NEW = 16, 64
+PROMPT, NEW, WINDOW = 16, 64, 256
+# layers, width, heads, context, batch, vocabulary
+SHAPE, LONG_SHAPES = "4,256,4,128,16,2048", ["4,256,4,2048,1,2048", "4,128,2,2048,1,2048"]
 
 
 def shaped(name: str, shape: list[int], **changes: Any) -> Any:
@@ -86,18 +91,19 @@ def families(names: list[str], shape: list[int], options: argparse.Namespace) ->
         rows.row(name, *values)
 
 
-def windows(options: argparse.Namespace) -> None:
-    shape = [4, 256, 4, 2048, 1, 2048]
-    note = "milliseconds per training step at 2048 tokens"
-    rows = Table("window", {"step": ".1f", "ratio": ".2f"}, file=None, note=note)
-    models = {n: shaped("mistral", shape, sliding_window=n) for n in (None, 256)}
-    steps = {
-        str(n): tinyplm_step("mistral", model, shape, options.workers)
-        for n, model in models.items()
-    }
-    trained = times(steps, options.rounds)
-    for name, own in trained.items():
-        rows.row(name, 1e3 * statistics.median(own), ratio(own, trained["None"]))
+def windows(shapes: list[list[int]], options: argparse.Namespace) -> None:
+    note = f"milliseconds per training step of Mistral, with a window of {WINDOW} and without"
+    columns = {"window": ".1f", "none": ".1f", "ratio": ".2f"}
+    rows = Table("(L, D, H, T, B, V)", columns, file=None, note=note)
+    for shape in shapes:
+        models = {n: shaped("mistral", shape, sliding_window=n) for n in (None, WINDOW)}
+        steps = {
+            str(n): tinyplm_step("mistral", model, shape, options.workers)
+            for n, model in models.items()
+        }
+        full, own = times(steps, options.rounds).values()
+        milliseconds = [1e3 * statistics.median(seconds) for seconds in (own, full)]
+        rows.row(f"{tuple(shape)}", *milliseconds, ratio(own, full))
 
 
 def main() -> None:
@@ -108,13 +114,19 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=known, help="may be repeated")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="threads (default: %(default)s)")
+    shape = "layers,width,heads,context,batch,vocabulary"
+    parser.add_argument("--shape", default=SHAPE, help=f"{shape} (default: %(default)s)")
     parser.add_argument("--windows", action="store_true", help="only what a window saves")
+    parser.add_argument("--long-shape", action="append", help="of the windows; may be repeated")
     add_option(parser, __file__)
     options = parser.parse_args()
     if not options.windows:
-        families(options.family or known, [4, 256, 4, 128, 16, 2048], options)
-    windows(options)
+        families(options.family or known, read_shape(options.shape), options)
+    windows([read_shape(text) for text in options.long_shape or LONG_SHAPES], options)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

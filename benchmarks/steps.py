@@ -2,7 +2,8 @@
 
 A shape is (L, D, H, T, B, V): layers, width, heads, context, batch, vocabulary.  The heads are
 tied; LLaMA's MLP has width 8/3 D.  BERT is trained as a masked language model: 15% of the positions
-have a target, and the second half of each row is segment 1.
+have a target, and the second half of each row is segment 1.  T5 has L layers on each side, T tokens
+in the source and T / 2 in the target.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from turns import matmul_peak, memory_before
 
-FAMILIES = ("gpt2", "llama", "bert")
+FAMILIES = ("gpt2", "llama", "bert", "t5")
 MASKED = 0.15  # the share of BERT's positions with a target
 IGNORED = -100  # the target of the others
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
@@ -50,6 +51,16 @@ def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         }
+    if family == "t5":
+        return {
+            "num_layers": L,
+            "d_model": D,
+            "num_heads": H,
+            "d_kv": D // H,
+            "d_ff": 4 * D,
+            "vocab_size": V,
+            "dropout_rate": 0.0,
+        }
     if family == "gpt2":
         sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": T}
         sizes |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -66,10 +77,15 @@ def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
 
 
 def batch(family: str, shape: list[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs by name, and targets, each (B, T)."""
+    """Inputs by name, and targets, each (B, T); T5's targets are (B, T / 2)."""
     T, B, V = shape[3:]
     rng = np.random.default_rng(0)
     ids, targets = rng.integers(0, V, (2, B, T))
+    if family == "t5":
+        from tinyplm.core.shift import shift_right
+
+        targets = targets[:, : T // 2]
+        return {"input_ids": ids, "decoder_input_ids": shift_right(targets, 0, 0)}, targets
     if family != "bert":
         return {"input_ids": ids}, targets
     segments = np.broadcast_to(np.arange(T) >= T // 2, (B, T)).astype("int64")
@@ -97,6 +113,10 @@ def peer(
         from peer_bert import Bert
 
         return Bert(shape, checkpointing, chunked, all_places)
+    if family == "t5":
+        from peer_t5 import T5
+
+        return T5(shape, checkpointing)
     from peer import Model
 
     return Model(family, shape, checkpointing, chunked)
@@ -132,8 +152,10 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
     """The same in PyTorch: fused AdamW, decaying the same matrices, and clip_grad_norm_."""
     import torch
 
-    tables = ("tokens.weight", "positions.weight", "segments.weight")
-    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name not in tables]
+    tables = ("tokens.weight", "positions.weight", "segments.weight", "table.weight")
+    decayed = [
+        p for name, p in model.named_parameters() if p.ndim == 2 and not name.endswith(tables)
+    ]
     others = [p for p in model.parameters() if all(p is not d for d in decayed)]
     groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
@@ -196,6 +218,11 @@ def flops(family: str, shape: list[int]) -> float:
     half.  Recomputation is not counted.  BERT's head counts only at positions with a target.
     """
     L, D, _, T, B, V = shape
+    if family == "t5":
+        t = T // 2  # cross-attention: queries and output for the target, keys and values of T
+        weights = L * (12 * D * D * (T + t) + 2 * D * D * (T + t)) + D * V * t
+        pairs = T * T + t * (t + 1) / 2 + t * T
+        return B * (6 * weights + 3 * L * 2 * 2 * D * pairs)
     layer = 4 * D * D + (3 * D * feed_forward(D) if family == "llama" else 8 * D * D)
     head = MASKED * (D * D + D * V) if family == "bert" else D * V
     pairs = T * T if family == "bert" else T * (T + 1) / 2

@@ -1,6 +1,6 @@
-"""A training step of GPT-2, LLaMA and BERT against optimized PyTorch.
+"""A training step of GPT-2, LLaMA, BERT and T5 against optimized PyTorch.
 
-    python benchmarks/train.py                 # three sizes of each family
+    python benchmarks/train.py                 # three sizes of each family, one of T5
     python benchmarks/train.py --rounds 20 --family llama --shape 4,256,4,128,16,2048
     python benchmarks/train.py --compile       # also torch.compile, which takes minutes longer
     python benchmarks/train.py --check         # only check that both agree, in all shapes
@@ -8,9 +8,9 @@
 
 A step is forward, loss, backward, clipping and AdamW.  Each library runs in its own process with
 all cores; the processes alternate, one step each, so a change in the machine's speed affects all.
-PyTorch (peer.py, peer_bert.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and
-the same allocator settings.  Both first train for three steps from the same weights, and their
-losses must agree.
+PyTorch (peer.py, peer_bert.py, peer_t5.py) uses scaled_dot_product_attention, fused AdamW,
+clip_grad_norm_ and the same allocator settings.  Both first train for three steps from the same
+weights, and their losses must agree.
 
 Prints median times and the median over rounds of eager PyTorch's time over ours; the time with the
 peer's forward and loss under torch.compile; peak memory above the memory before the model was
@@ -23,7 +23,8 @@ matrix weights, including the head's,
                                            in the backward
 
 BERT is a masked language model: its head runs, and counts, only at the 15% of positions with a
-target, and its attention needs T^2 products.
+target, and its attention needs T^2 products.  T5 has L layers on each side, T tokens in the source
+and T / 2 in the target, for which its head runs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from turns import median_ratio, serve, take_turns
 
 # layers, width, heads, context, batch, vocabulary; the last has the shape of GPT-2 124M
 SHAPES = ["4,256,4,128,16,2048", "6,384,6,256,8,4096", "12,768,12,64,4,50257"]
+T5_SHAPES = ["4,256,4,128,16,4096"]
 TOLERANCE = 1e-4  # of the losses of three steps, in float32
 
 
@@ -83,7 +85,13 @@ def check(family: str, shape: list[int], workers: int) -> None:
     )
 
 
-def table(families: list[str], shapes: list[list[int]], options: argparse.Namespace) -> None:
+def shapes(family: str, given: list[str] | None) -> list[list[int]]:
+    """The shapes that --shape gives, otherwise those of the family."""
+    usual = T5_SHAPES if family == "t5" else SHAPES
+    return [read_shape(shape) for shape in given or usual]
+
+
+def table(families: list[str], options: argparse.Namespace) -> None:
     note = "milliseconds per step (medians); peak memory in MiB; matmul peak in GFLOP/s"
     columns = {
         "tinyplm": ".1f",
@@ -99,7 +107,7 @@ def table(families: list[str], shapes: list[list[int]], options: argparse.Namesp
     }
     rows = Table("family (L, D, H, T, B, V)", columns, file=options.json, note=note)
     for family in families:
-        for shape in shapes:
+        for shape in shapes(family, options.shape):
             values = compare(
                 family, shape, options.rounds, options.workers, options.compile, options.all_places
             )
@@ -141,23 +149,22 @@ def main() -> None:
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    families, shapes = (
-        options.family or FAMILIES,
-        [read_shape(shape) for shape in options.shape or SHAPES],
-    )
+    families = options.family or FAMILIES
+    if options.serve:
+        family, shape = families[0], shapes(families[0], options.shape)[0]
     if options.serve == "tinyplm":
-        serve(*tinyplm_work(families[0], shapes[0], options.workers))
+        serve(*tinyplm_work(family, shape, options.workers))
         return
     if options.serve:
         places = {"all_places": True} if options.all_places else {}
         compiled = options.serve == "compiled"
-        serve(*torch_work(families[0], shapes[0], compiled=compiled, **places))
+        serve(*torch_work(family, shape, compiled=compiled, **places))
         return
     for family in families:
-        for shape in shapes if options.check else [SMALL]:
+        for shape in shapes(family, options.shape) if options.check else [SMALL]:
             check(family, shape, options.workers)
     if not options.check:
-        table(families, shapes, options)
+        table(families, options)
 
 
 if __name__ == "__main__":

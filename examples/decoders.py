@@ -6,7 +6,7 @@ import dataclasses
 from types import ModuleType
 from typing import Any
 
-from tinyplm.families import FAMILIES, family
+from tinyplm.families import FAMILIES, architectures, family
 
 TITLES = {
     "baichuan": "Baichuan",
@@ -35,7 +35,9 @@ TITLES = {
 def decoders() -> dict[str, ModuleType]:
     """{model type: module} of all families of decoders."""
     modules = {name: family(name) for name in FAMILIES}
-    return {name: module for name, module in modules.items() if not hasattr(module, "TASKS")}
+    return {
+        name: module for name, module in modules.items() if "causal_lm" in architectures(module)
+    }
 
 
 def sized(

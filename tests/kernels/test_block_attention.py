@@ -197,6 +197,22 @@ def test_bits_of_a_block_are_those_of_the_whole(device):
         uniform_bits_of(keys, some, (3, 1 << 16, 1 << 16))
 
 
+@pytest.mark.parametrize(("window", "block"), [(None, 128), (512, 64), (513, 128), (100, 64)])
+def test_narrow_windows_take_half_blocks(window, block):
+    """The block that is chosen on the host, and the result for a sequence of several blocks, with as many heads in a part as
+    the keys of a block allow."""
+    rng = np.random.default_rng(2)
+    q, k, v, do = (rng.normal(size=(2, H, 600, 3)) for H in (4, 2, 2, 4))
+    mask = Visible(600, 600, causal=True, window=window)
+    with mock.patch.object(block_module, "_parts", side_effect=block_module._parts) as spy:
+        o, back = block_attention(q, k, v, mask=mask)
+    assert spy.call_args.args[4] == block
+    expected, plain_back = attention(q, k, v, mask=mask.array)
+    assert relative_error(o, expected) < PART
+    for found, plain in zip(back(do)[:3], plain_back(do)[:3]):
+        assert relative_error(found, plain) < PART
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("cached", [0, 3])
 def test_families_take_blocks_for_long_sequences(device, family, cached, monkeypatch):
@@ -329,7 +345,7 @@ def test_memory_of_gpt2_is_linear_in_length():
             lambda q: block_attention(q, q[:, :1], q),
             r"v: expected .* \(1, 1, 3, E2\), got .* \(1, 2, 3, 4\)",
         ),
-        (lambda q: block_attention(q, q, q, block=0), "block: expected an integer >= 1, got 0"),
+        (lambda q: block_attention(q, q, q, block=0), "block: expected None or an integer >= 1, got 0"),
         (
             lambda q: block_attention(q, q, q, rate=1.0),
             "rate: expected a finite number >= 0 and < 1, got 1.0",

@@ -52,6 +52,19 @@ def test_buckets_of_any_integers(kind):
         np.testing.assert_array_equal(t5_buckets(d, **T5, bidirectional=bidirectional), expected)
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_rows_are_views_of_one_table_that_nobody_can_change(bidirectional):
+    """A text of any length, token by token, with the distances of the whole text; a float is not taken for an integer."""
+    options = {"buckets": 8, "longest": 20, "bidirectional": bidirectional}
+    whole = t5_rows(70, 70, **options)
+    for S in range(1, 71):
+        one = t5_rows(1, S, **options)
+        np.testing.assert_array_equal(one, whole[70 - S : 70])
+        assert not one.flags.writeable
+    with pytest.raises(ValueError, match="t5_buckets: buckets: expected an integer.*, got 8.0"):
+        t5_rows(70, 70, **{**options, "buckets": 8.0})
+
+
 @given(T=st.integers(1, 9), S=st.integers(1, 9), offset=st.none() | st.integers(0, 30), bidirectional=st.booleans())
 def test_rows_are_the_buckets_by_diagonal(T, S, offset, bidirectional):
     options = {"buckets": 8, "longest": 20, "bidirectional": bidirectional}

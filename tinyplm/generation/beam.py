@@ -150,7 +150,7 @@ class _Group:
     """Running texts of one prompt, the best first, and their hypotheses, the best first."""
 
     def __init__(self, prompt: int, settings: BeamSettings, stops: set[int]) -> None:
-        self.prompt, self.settings, self.stops = prompt, settings, list(stops)
+        self.prompt, self.settings, self.stops = prompt, settings, stops
         self.beams = settings.beams // settings.groups
         self.rows = [prompt]  # of the state, one for each running text
         self.sums = np.zeros(1)  # s of each
@@ -181,7 +181,7 @@ class _Group:
         which, tokens = np.divmod(best, scores.shape[1])
         rows = np.array(self.rows)[which]
         sums, log_ps = sums[best], self.log_ps[which] + log_p[rows, tokens]
-        ends = np.isin(tokens, self.stops)
+        ends = np.array([token in self.stops for token in tokens.tolist()], dtype=bool)
         for i in np.flatnonzero(ends[:beams] | last):
             text, finished = texts[rows[i]], "stop" if ends[i] else "length"
             ids = text[len(text) - (length - 1) :] + tokens[i : i + 1 - ends[i]].tolist()

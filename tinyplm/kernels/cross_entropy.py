@@ -7,9 +7,9 @@ from typing import Any
 
 from ..backend import array_module, at_least_float32
 from ..core import IGNORED, Array, Backward, Product
-from ..layers.activation import capped
 from ..losses.targets import checked_targets, chosen, counted_weights
 from ..shapes import expects
+from .blocks import by_blocks
 
 
 @expects(
@@ -64,12 +64,14 @@ def vocabulary_cross_entropy(
         z = at_least_float32(rows[part] @ W)
         if b is not None:
             z += b
-        y, cap_back = capped(z, cap)
-        nll, p = nll_and_p(z if cap is None else y.copy(), t[part], smoothing)
+        slope = _cap(z, cap, xp) if cap is not None else None
+        nll, p = nll_and_p(z, t[part], smoothing)
         loss = (w[part] * nll).sum() + loss
         if not grad:
             continue
-        d = cap_back(rows_gradient(p, t[part], early[part], smoothing))
+        d = rows_gradient(p, t[part], early[part], smoothing)
+        if slope is not None:
+            d *= slope
         xp.matmul(d.astype(rows.dtype, copy=False), W.T, out=dx[part])
         if factors:
             dlogits = d  # of the only chunk
@@ -94,6 +96,21 @@ def vocabulary_cross_entropy(
         return scaled(dx, x.dtype).reshape(x.shape), dW, None if b is None else scaled(db, b.dtype)
 
     return loss / total, backward if grad else None
+
+
+def _cap(z: Array, cap: float, xp: Any) -> Array:
+    """z = cap tanh(z / cap) in place -> its derivative 1 - tanh^2(z / cap)."""
+    slope = xp.empty(z.shape, dtype=z.dtype)
+
+    def capped(z: Array, slope: Array) -> None:
+        z /= cap
+        xp.tanh(z, out=z)
+        xp.multiply(z, z, out=slope)
+        xp.subtract(1, slope, out=slope)
+        z *= cap
+
+    by_blocks(capped, z, slope)
+    return slope
 
 
 def nll_and_p(z: Array, t: Array, smoothing: float) -> tuple[Array, Array]:

@@ -9,6 +9,8 @@ would move the edge of a bucket.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ..arguments import MOST, check_flag, check_whole, mismatch
@@ -72,15 +74,28 @@ def t5_rows(
     """rows (T + S - 1,) for `relative_bias`: t5_buckets(j - (T - 1) - offset), j = 0 .. T + S - 2.
 
     Query t is at position offset + t, key s at position s.   offset is S - T unless given, so that
-    the queries are the last T of S positions, as with a cache.   On the host.
+    the queries are the last T of S positions, as with a cache.   On the host, a view of a table
+    that cannot be written to: decoding asks for a row more with each token.
     """
     _check_lengths("t5_rows", T, S)
     check_whole("t5_rows: offset", offset, 0, MOST, or_none=True)
     if offset is None and T > S:
         raise mismatch("t5_rows: T", f"at most S = {S} queries without an offset", T)
+    _check_t5(buckets, longest, bidirectional)
     first = 1 - T - (S - T if offset is None else offset)
-    distances = np.arange(first, first + T + S - 1)
-    return t5_buckets(distances, buckets=buckets, longest=longest, bidirectional=bidirectional)
+    reach = max(-first, first + T + S - 2, 1)
+    reach = 1 << (reach - 1).bit_length()  # so that few tables serve all lengths
+    table = _t5_table(reach, buckets, longest, bidirectional)
+    return table[first + reach : first + reach + T + S - 1]
+
+
+@functools.lru_cache(maxsize=16)
+def _t5_table(reach: int, buckets: int, longest: int, bidirectional: bool) -> np.ndarray:
+    """The buckets of the distances -reach .. reach."""
+    distances = np.arange(-reach, reach + 1)
+    table = t5_buckets(distances, buckets=buckets, longest=longest, bidirectional=bidirectional)
+    table.flags.writeable = False
+    return table
 
 
 def t5_buckets(
@@ -97,6 +112,18 @@ def t5_buckets(
     ValueError unless 1 <= m < longest.
     """
     check_array("t5_buckets: distances", distances, "(...) integers")
+    n, exact = _check_t5(buckets, longest, bidirectional)
+    distances = distances.astype(int)  # unsigned ones have no negatives
+    d = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
+    ratios = np.maximum(d, exact).astype("float32") / np.float32(exact)
+    logarithms = np.log(ratios.astype("float64")).astype("float32")
+    quotients = logarithms / np.log(longest / exact).astype("float32") * np.float32(n - exact)
+    beyond = np.clip(exact + quotients.astype(int), 0, n - 1)
+    return np.where(d < exact, d, beyond) + np.where(bidirectional & (distances > 0), n, 0)
+
+
+def _check_t5(buckets: int, longest: int, bidirectional: bool) -> tuple[int, int]:
+    """(n, m) of `t5_buckets`."""
     check_whole("t5_buckets: buckets", buckets, most=MOST)
     check_whole("t5_buckets: longest", longest, most=MOST)
     check_flag("t5_buckets: bidirectional", bidirectional)
@@ -107,13 +134,7 @@ def t5_buckets(
             f"t5_buckets: expected buckets >= {4 if bidirectional else 2} and longest > {exact}, "
             f"got {buckets} and {longest}"
         )
-    distances = distances.astype(int)  # unsigned ones have no negatives
-    d = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
-    ratios = np.maximum(d, exact).astype("float32") / np.float32(exact)
-    logarithms = np.log(ratios.astype("float64")).astype("float32")
-    quotients = logarithms / np.log(longest / exact).astype("float32") * np.float32(n - exact)
-    beyond = np.clip(exact + quotients.astype(int), 0, n - 1)
-    return np.where(d < exact, d, beyond) + np.where(bidirectional & (distances > 0), n, 0)
+    return n, exact
 
 
 def _check_lengths(name: str, T: int, S: int) -> None:

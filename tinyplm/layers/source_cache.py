@@ -95,6 +95,8 @@ class SourceCache:
 
     def _with_sources(self, rows: np.ndarray) -> SourceCache:
         """With the sources of these samples: one each, or one for each group side by side."""
+        if self.sources == 1:
+            return self
         xp = array_module(self.memories[0][0])
         wanted = rows // (self.batch // self.sources)
         firsts = np.flatnonzero(np.diff(wanted, prepend=-1))

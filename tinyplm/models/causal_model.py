@@ -10,7 +10,6 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..core.named import More
-from ..layers.attention_parts import join_projections
 from ..layers.cache import Cache, numbers_per_token
 from ..memory import check_memory
 from . import checks
@@ -24,28 +23,6 @@ from .protocol import Arrays, OutputOptions, Passed
 
 class CausalModel(LanguageModel):
     """A decoder with a language-modelling head; its task is "causal_lm"."""
-
-    def for_decoding(self) -> CausalModel:
-        """The same model with its weights laid out for decoding, which is bound by reading them.
-
-        One matrix for queries, keys and values (see layers.attention_parts.join_projections), and a
-        tied head as its own (D, V).  These are copies; everything else is shared with this model.
-        The result computes the same but has no names in a file, so save this one.  A model that is
-        already in this layout is returned unchanged.
-        """
-        params, xp = self.params, array_module(self.params["body"]["tokens"])
-        if "Wqkv" in params["body"]["layers"][0]["attention"]:
-            return self
-        layers = [
-            {**layer, "attention": join_projections(layer["attention"])}
-            for layer in params["body"]["layers"]
-        ]
-        W, _ = self.family.output_matrix(params, config=self.config)
-        head = {"W": xp.ascontiguousarray(W)}
-        params = {"body": {**params["body"], "layers": layers}, "head": head}
-        copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
-        config = self.config.for_decoding()
-        return self._with(params=params, config=config, copied=copied, origin=self.origin)
 
     @known_arguments
     def __call__(

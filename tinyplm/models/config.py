@@ -194,7 +194,7 @@ class ScoreLabels:
         return label_count(self)
 
     def for_decoding(self) -> Any:
-        """The config of CausalModel.for_decoding, whose head holds the output matrix itself."""
+        """The config of LanguageModel.for_decoding, whose head holds the output matrix itself."""
         return dataclasses.replace(self, tie_word_embeddings=False)  # type: ignore[call-arg]
 
     @property

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..arguments import known_arguments, wrong
+from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..core.named import More
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..kernels.log_probs import vocabulary_log_probs
+from ..layers.attention_parts import join_projections
 from . import checks
 from .heads import logits, logits_of
 from .model import Model
 from .parts import Head
 from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
+
+M = TypeVar("M", bound="LanguageModel")
 
 
 class LanguageModel(Model):
@@ -31,6 +35,31 @@ class LanguageModel(Model):
         found.append(self.tokenizer and self.tokenizer.eos_id)
         ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids])}
         return {i for i in ids if i is not None and 0 <= i < self.config.vocab_size}
+
+    def for_decoding(self: M) -> M:
+        """The same model with its weights laid out for decoding, which is bound by reading them.
+
+        One matrix for the decoder's queries, keys and values (see
+        layers.attention_parts.join_projections), and a tied head as its own (D, V).  These are
+        copies; everything else is shared with this model.
+        The result computes the same but has no names in a file, so save this one.  A model that is
+        already in this layout is returned unchanged.
+        """
+        body = self.params["body"]
+        xp, decoder = array_module(body["tokens"]), body.get("decoder", body)
+        if "Wqkv" in decoder["layers"][0]["attention"]:
+            return self
+        layers = [
+            {**layer, "attention": join_projections(layer["attention"])}
+            for layer in decoder["layers"]
+        ]
+        decoder = {**decoder, "layers": layers}
+        body = {**body, "decoder": decoder} if "decoder" in body else decoder
+        W, _ = self.family.output_matrix(self.params, config=self.config)
+        params = {"body": body, "head": {"W": xp.ascontiguousarray(W)}}
+        copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
+        config = self.config.for_decoding()
+        return self._with(params=params, config=config, copied=copied, origin=self.origin)
 
     @known_arguments
     def loss(

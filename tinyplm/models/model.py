@@ -42,7 +42,7 @@ class Model:
     generation   the contents of generation_config.json, {} if there was none
     fresh        paths of parameters missing from the loaded file, which are newly initialised
     files        {name: bytes} of small files read with the model and written back with it
-    copied       paths of params that repeat another one (see CausalModel.for_decoding)
+    copied       paths of params that repeat another one (see LanguageModel.for_decoding)
     origin       a random name by which a cache knows the model that filled it.  Copies and pickles
                  keep it; so does assigning to params, after which an older cache is out of date
                  without notice

@@ -78,7 +78,7 @@ def score_head(
 class ScoreModel(CausalModel):
     """A decoder with a score head; its task is "sequence_classification" or "multiple_choice"."""
 
-    def for_decoding(self) -> CausalModel:
+    def for_decoding(self) -> ScoreModel:
         self.check_causal()
         return self
 

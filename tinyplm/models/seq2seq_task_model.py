@@ -66,6 +66,10 @@ class Seq2SeqTaskModel(Seq2SeqModel):
         options = LossOptions(smoothing=smoothing)
         return self._loss(inputs, LossInputs(targets, total, options), stacking)
 
+    def for_decoding(self) -> Seq2SeqTaskModel:
+        self.check_causal()
+        return self
+
     def _target_of(self, targets: Arrays) -> dict[str, Any]:
         return {}  # the decoder reads the source
 

@@ -92,6 +92,10 @@ class Fields(Seq2SeqConfig):
         scaled = self.tie_word_embeddings if scaled is None else scaled
         return self.d_model**-0.5 if scaled else 1.0
 
+    def for_decoding(self) -> Any:
+        scaled = self.logit_scale != 1
+        return dataclasses.replace(self, tie_word_embeddings=False, scale_decoder_outputs=scaled)
+
     @property
     def cache_sizes(self) -> dict[str, int]:
         return {"layers": self.depth, "kv_heads": self.num_heads, "width": self.d_kv}
