@@ -69,7 +69,7 @@ from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate_batches
 
 # name: (layers of each side, width, heads)
-SIZES = {"tiny": (1, 64, 2), "small": (2, 256, 4), "medium": (4, 384, 6)}
+SIZES = {"tiny": (1, 64, 2), "small": (2, 128, 4), "medium": (2, 256, 4), "large": (4, 384, 6)}
 SENTINELS = [f"<extra_id_{n}>" for n in range(100)]
 FREE = ("out", "workers", "evaluate_every", "save_every")  # may change on resume
 
@@ -113,7 +113,7 @@ def plan(options: dict) -> Settings:
         # Adafactor's steps are relative to the size of a parameter: T5's embeddings begin with size
         # 1, its matrices with 1 / sqrt(rows), so no absolute rate suits both
         optimizer="adafactor" if options["family"] == "t5" else "adamw",
-        learning_rate=options["lr"] or {"t5": 2e-2, "bart": 1e-3}[options["family"]],
+        learning_rate=options["lr"] or {"t5": 5e-2, "bart": 1e-3}[options["family"]],
         schedule="linear",
         warmup=min(options["warmup"], steps - 1),
         weight_decay=0.0,
@@ -278,8 +278,8 @@ def parser() -> Parser:
     text_option(parser)
     option("--family", "t5", "Family: t5 or bart.", one_of("t5", "bart"))
     option("--size", "small", f"Size: {', '.join(SIZES)}.", one_of(*SIZES))
-    option("--steps", 2500, "Training steps.", whole(1))
-    option("--batch", 16, "Samples per step.", whole(1))
+    option("--steps", 1000, "Training steps.", whole(1))
+    option("--batch", 64, "Samples per step.", whole(1))
     option("--context", 64, "Tokens per source, with its special tokens.", whole(8))
     option("--vocabulary", 2048, "Vocabulary size of the tokenizer.", whole(300))
     option(
@@ -287,9 +287,9 @@ def parser() -> Parser:
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown="0.02 of Adafactor, 0.001 of AdamW (bart)",
+        shown="0.05 of Adafactor, 0.001 of AdamW (bart)",
     )
-    option("--warmup", 150, "Warm-up steps.", whole())
+    option("--warmup", 100, "Warm-up steps.", whole())
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--validation-samples", 256, "Number of validation samples.", whole(1))
