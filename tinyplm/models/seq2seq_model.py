@@ -4,7 +4,6 @@ encoder run once."""
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module, is_host
 from ..core import IGNORED, StackOptions
 from ..core.named import More
-from ..layers.cache import Cache
+from ..layers.cache import Cache, numbers_per_token
 from ..layers.cross_attention import keys_and_values
 from ..layers.source_cache import SourceCache
 from ..memory import check_memory
@@ -199,21 +198,13 @@ class Seq2SeqModel(LanguageModel):
             attention_mask = self._moved({"mask": attention_mask})["mask"]
         sizes = {"batch": given[0] * samples, "capacity": capacity, **self.config.cache_sizes}
         if self.device == "cpu":
-            places = math.prod(sizes.values()) + math.prod(
-                self.config.cache_sizes.values()
-            ) * math.prod(given[:2])
-            check_memory(2 * places * self.dtype.itemsize, "the keys and values of the cache")
+            places = given[0] * samples * capacity + given[0] * given[1]
+            numbers = places * numbers_per_token(**self.config.cache_sizes)
+            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         layers, xp = self.params["body"]["decoder"]["layers"], array_module(encoder_hidden)
         heads = self.config.cache_sizes["kv_heads"]
-        memories = tuple(
-            tuple(
-                map(
-                    xp.ascontiguousarray,
-                    keys_and_values(p["cross"], encoder_hidden, heads=heads)[0],
-                )
-            )
-            for p in layers
-        )
+        projected = (keys_and_values(p["cross"], encoder_hidden, heads=heads)[0] for p in layers)
+        memories = tuple((xp.ascontiguousarray(k), xp.ascontiguousarray(v)) for k, v in projected)
         earlier = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
         earlier = dataclasses.replace(earlier, origin=self.origin)
         return SourceCache(earlier, memories, attention_mask)
