@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -123,3 +124,17 @@ def test_files_keep_to_their_room():
             lines = len(path.read_text(encoding="utf-8").splitlines())
             limit = 220 if path.parent == ROOT / "tinyplm" / "families" else 430
             assert lines <= limit, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_every_folder_lists_its_files():
+    """Each module is named in the __init__.py of its folder, or of the folder above."""
+    missing = []
+    for path in sources():
+        folder = path.parent
+        if path.name == "__init__.py" or folder == ROOT / "tinyplm":
+            continue
+        maps = [folder / "__init__.py", *([folder.parent / "__init__.py"] if folder.parent != ROOT / "tinyplm" else [])]
+        words = {word for file in maps for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))}
+        if path.stem not in words:
+            missing.append(str(path.relative_to(ROOT)))
+    assert not missing

@@ -43,6 +43,7 @@ The files in reading order, each building on those before it:
     continuation.py                  encoding text that continues other text
     files/tokenizer_json.py          tokenizer.json
     files/sentencepiece.py           SentencePiece .model files
+    files/tiktoken.py                tiktoken's files of ranks
     files/settings.py                tokenizer_config.json and related files
     files/tokenizer_classes.py       folders with a vocabulary and the name of a tokenizer class;
                                      vocabularies.py and added.py read their files
