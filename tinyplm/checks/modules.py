@@ -40,9 +40,8 @@ def modules(model: Any) -> dict[str, str]:
     common = {layer: _common(names) for layer, names in layers.items()}
     found |= {n: m for n, m in common.items() if m.rpartition(".")[2] == n.rpartition(".")[2]}
     own_layers = model.params["body"].get("layers")
-    if own_layers is not None and len(own_layers) < _depth(
-        model.config
-    ):  # layers that share a module
+    if own_layers is not None and len(own_layers) < _depth(model.config):
+        # layers that share a module
         found = {name: m for name, m in found.items() if not name.startswith("layers.")}
     return found
 

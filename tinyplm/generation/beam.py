@@ -1,4 +1,4 @@
-"""Beam search: the most probable continuations, not drawn but searched for."""
+"""Beam search: the most probable continuations, found by search instead of sampling."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Multi-head latent attention (MLA): one small vector a token holds all heads' keys and values.
 
-Sizes beside those of DESIGN.md: C the width of that vector c (kv_lora_rank), Q that of the queries'
-(q_lora_rank); of a head, E components without position, R rotary ones, E2 of its value.
+Sizes besides those in DESIGN.md: C the width of that vector c (kv_lora_rank), Q that of the
+queries' (q_lora_rank); in a head, E components without position, R rotary ones, E2 of its value.
 
 Two forms of the same attention, with the same parameters.  `latent_attention` expands c to keys and
 values; `absorbed_attention` multiplies queries and outputs by those matrices instead, and so never
-builds keys and values: the less work the fewer queries there are.  Either takes a cache of
+builds keys and values, which is less work for few queries.  Either takes a cache of
 {"c": C, "k_r": R} and one head: C + R numbers a token and layer, where keys and values are
 H (E + R + E2).  In DeepSeek-V3 (H 128, C 512, E 128, R 64, E2 128) that is 576 instead of 40,960.
 """
@@ -56,7 +56,7 @@ def latent_attention(
     head's E columns (the paper's W^UQ) before its R (W^QR); biases bdq, bdkv, bkr, bo if the family
     has them.   x (B, T, D) -> y (B, T, D).
     rotary: component of one array (B, H or 1, T, R), such as `rope` with tables; DeepSeek's files
-    want interleaved pairs.   norm: component (x, gamma); eps is 1e-6 in DeepSeek, whatever its
+    need interleaved pairs.   norm: component (x, gamma); eps is 1e-6 in DeepSeek, whatever its
     config says.   cache: of one layer, from layer_cache; c and k_r follow the earlier ones there,
     and nothing flows back into those.   mask, rate, key as in `attention`; scale is (E + R)^-0.5
     unless given (times YaRN's factor: `yarn_score_scale`).   attend: as `attention`.

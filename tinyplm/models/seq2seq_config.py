@@ -36,11 +36,11 @@ class Seq2SeqConfig(base.ScoreLabels):
     initializer_range: ClassVar[Any]
 
     def decoder_ids(self, labels: Any) -> Any:
-        """What the decoder reads where it is to predict labels (..., T): these, shifted right
-        behind the start token, with padding for -100."""
+        """What the decoder reads to predict labels (..., T): the labels shifted right, after the
+        start token, with padding for -100."""
         start = self.decoder_start_token_id
         if start is None:
-            raise wrong("config: decoder_start_token_id", "a token, behind which to shift", start)
+            raise wrong("config: decoder_start_token_id", "a token to put before the labels", start)
         return shift_right(labels, start, self.pad_token_id)
 
     @property

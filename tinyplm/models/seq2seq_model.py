@@ -60,8 +60,8 @@ class Seq2SeqModel(LanguageModel):
         decoder_input_ids       (B, T) integers of the target, from the start token on
         decoder_inputs_embeds   (B, T, D) in their place
         decoder_attention_mask  (B, T) of 0/1, 1 = a real token of the target
-        labels         (B, T), from which decoder_input_ids are made: shifted right behind the start
-                       token, -100 replaced by padding
+        labels         (B, T), from which decoder_input_ids are made: shifted right, after the
+                       start token, with padding for -100
         grad           False: backward is None, and memory stays small
         key            an integer for dropout, None for no dropout
         checkpointing, frozen, once, on_gradient: see core.StackOptions; layers are numbered
@@ -96,7 +96,7 @@ class Seq2SeqModel(LanguageModel):
             expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
             raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
         if labels is not None:
-            decoder_input_ids = self._behind_start("labels", labels)
+            decoder_input_ids = self._shifted("labels", labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
         target = self._side(
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
@@ -115,7 +115,7 @@ class Seq2SeqModel(LanguageModel):
                 raise mismatch(f"{prefix}attention_mask", f"shape {(B, T)}", mask.shape)
         return ids, embeds, mask, B
 
-    def _behind_start(self, name: str, values: Any) -> Any:
+    def _shifted(self, name: str, values: Any) -> Any:
         """config.decoder_ids of labels (B, T), checked: tokens, or -100."""
         labels = checks.ids(name, values)
         if labels.ndim != 2 or 0 in labels.shape:

@@ -47,7 +47,7 @@ class Seq2SeqTaskModel(Seq2SeqModel):
             why = "which have the end token" if by_ends else "which the decoder reads too"
             raise wrong("input_ids", f"token ids, {why}", input_ids)
         if not own_target:
-            decoder_input_ids = self._behind_start("input_ids", input_ids)
+            decoder_input_ids = self._shifted("input_ids", input_ids)
         target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
         inputs = super().inputs(input_ids, inputs_embeds, attention_mask, *target)
         if by_ends and own_target:

@@ -143,8 +143,8 @@ def shapes(config: Fields) -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Fields, key: int) -> Any:
-    """As in the released code: N(0, 1 / rows) for matrices, / d_kv more for queries (attention does
-    not scale), N(0, 1) for the table and a head of its own, N(0, 1 / D) for the biases."""
+    """As in the released code: N(0, 1 / rows) for matrices, N(0, 1 / (rows d_kv)) for queries
+    (attention does not scale), N(0, 1) for the table and an untied head, N(0, 1 / D) for biases."""
     name, factor = path.rsplit(".", 1)[-1], config.initializer_factor
     if name == "gamma":
         return factor
@@ -224,7 +224,7 @@ NAMES = [
 ]
 PREFIX = ""
 SKIPPED = (r"EncDecAttention\.relative_attention_bias\.weight$",)  # never used; in old files
-# the shared table may stand in a file more than once
+# files may hold the shared table more than once
 COPIES = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}
 TIED = {"lm_head.weight": "shared.weight"}
 
