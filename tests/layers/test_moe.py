@@ -270,16 +270,17 @@ def test_a_stream_collects_the_logits_of_all_layers():
         return {"hidden": stream["hidden"] + y["hidden"], "logits": [*stream["logits"], y["logits"]]}, backward
 
     def losses(p0, p1, x, options):
-        """The sum of the outputs and the balance of both layers, as one number."""
+        """A weighted sum of the outputs and the balance of both layers, as one number."""
+        c = np.random.default_rng(13).normal(size=x.shape)
         y, back = stack(layer, [p0, p1], {"hidden": x, "logits": []}, options=options)
         logits = np.stack(y["logits"])
         loss, loss_back = load_balancing_loss(logits, choice=top_experts(logits, top_k=2))
 
         def backward(dloss):
-            ps, dx = back({"hidden": dloss * np.ones_like(x), "logits": list(loss_back(30.0 * dloss))})
+            ps, dx = back({"hidden": dloss * c, "logits": list(loss_back(30.0 * dloss))})
             return *ps, dx["hidden"]
 
-        return y["hidden"].sum() + 30.0 * loss, backward
+        return (y["hidden"] * c).sum() + 30.0 * loss, backward
 
     (p0, x, rng), (p1, _, _) = mixture(11), mixture(12)
     for options in (StackOptions(), StackOptions(checkpointing=1)):
