@@ -11,7 +11,7 @@ import tinyplm
 from tests.laws import MODEL, equal, leaves, relative_error
 from tests.models.test_encoders import assert_derivatives
 from tests.support.encoder_families import random_like
-from tests.support.seq2seq_families import FAMILIES, RATES
+from tests.support.seq2seq_families import FAMILIES, RATES, tiny
 from tinyplm import random
 from tinyplm.core import flatten, tree_map
 
@@ -97,6 +97,14 @@ def test_classes_come_from_the_last_end_token():
 def test_bad_input_is_refused_in_one_line(task, inputs, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         scored(task)(**inputs)
+
+
+def test_a_language_model_is_loaded_without_labels(tmp_path):
+    tinyplm.save(tiny("bart"), tmp_path)
+    with pytest.raises(ValueError, match="labels: expected a classifier's task with them, got 'seq2seq_lm'$"):
+        tinyplm.load(tmp_path, labels=["a", "b"])
+    made = tinyplm.load(tmp_path, labels=["a", "b", "c"], task=CLASSES)
+    assert made.params["head"]["out"]["W"].shape == (6, 3) and all(path.startswith("head.") for path in made.fresh)
 
 
 def test_answers_may_come_from_embeddings():

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ..core import flatten
-from ..families import SEQ2SEQ
+from ..families import LANGUAGE_MODELS
 from ..models.names import expand, names_of
 
 # The linear layers whose output has another name than their matrix: {matrix: name within its part},
@@ -59,7 +59,7 @@ def _name(part: str, leaf: str) -> str | None:
 
 def _tied_head(model: Any) -> str | None:
     """The module of an output matrix over the vocabulary that is the embedding table."""
-    causal = model.task in ("causal_lm", SEQ2SEQ)
+    causal = model.task in LANGUAGE_MODELS
     tasks = getattr(model.family, "TASKS", {})
     if not causal and (model.task not in tasks or tasks[model.task].language_model is None):
         return None

@@ -10,6 +10,8 @@ from ..core.shift import shift_right
 from ..kernels.activation import ACTIVATIONS
 from . import config as base
 
+SEQ2SEQ = "seq2seq_lm"  # the task of an encoder-decoder with its language model's head
+
 
 def check_tokens(config: Any, *names: str) -> None:
     """ValueError unless these fields are tokens of the vocabulary, or None."""

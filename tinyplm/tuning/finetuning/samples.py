@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_whole, is_whole, listed, mismatch, shown, wrong
-from ...families import SEQ2SEQ
+from ...families import LANGUAGE_MODELS
 from ...models.model import Model
 from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 
@@ -96,7 +96,7 @@ def check_task(model: Model, task: str) -> None:
 
 def check_labelled(model: Model) -> None:
     """TypeError for a language model: its head has no labels."""
-    if model.task in ("causal_lm", SEQ2SEQ):
+    if model.task in LANGUAGE_MODELS:
         raise TypeError(
             "model: expected an encoder, a decoder with task sequence_classification or "
             "multiple_choice, or an encoder-decoder with task sequence_classification or "
