@@ -64,7 +64,7 @@ def latent_attention(
     heads, dx over the queries, c and k_r.   ValueError when the widths do not fit.
     """
     E, _ = widths("latent_attention", p, heads)
-    turn = rotary or unchanged
+    turn = rotary or identity
     ask, compress = named(("q", "q_rotary"), queries), named(("latent", "k_rotary"), compressed)
     (q_c, q_r), q_back = ask(p, x, heads=heads, rotary=turn, norm=norm)
     (c, k_r), c_back = compress(p, x, rotary=turn, norm=norm, cache=cache)
@@ -119,7 +119,7 @@ def absorbed_attention(
     """
     E, R = widths("absorbed_attention", p, heads)
     scale = (E + R) ** -0.5 if scale is None else scale
-    turn = rotary or unchanged
+    turn = rotary or identity
     ask, compress = named(("q", "q_rotary"), queries), named(("latent", "k_rotary"), compressed)
     (q_c, q_r), q_back = ask(p, x, heads=heads, rotary=turn, norm=norm)
     (c, k_r), c_back = compress(p, x, rotary=turn, norm=norm, cache=cache)
@@ -181,7 +181,7 @@ def compressed(
     c, n_back = norm(h, p["kv_norm"])
     k_r, k_back = linear(x, p["Wkr"], p.get("bkr"))
     k_r, turn_back = rotary(k_r[:, None])
-    keep = unchanged if cache is None else partial(appended, cache=cache)
+    keep = identity if cache is None else partial(appended, cache=cache)
     c, c_back = keep(c[:, None], name="c")
     k_r, r_back = keep(k_r, name="k_r")
 
@@ -240,7 +240,7 @@ def side_by_side(W: Array) -> Array:
     return W.swapaxes(0, 1).reshape(W.shape[1], W.shape[0] * W.shape[2])
 
 
-def unchanged(x: Array, *, name: str = "") -> tuple[Array, Backward]:
+def identity(x: Array, *, name: str = "") -> tuple[Array, Backward]:
     """x itself: no rotary part, no cache."""
     return x, lambda dy: dy
 

@@ -13,7 +13,7 @@ from . import config as base
 SEQ2SEQ = "seq2seq_lm"  # the task of an encoder-decoder with its language model's head
 
 
-def check_tokens(config: Any, *names: str) -> None:
+def check_special_tokens(config: Any, *names: str) -> None:
     """ValueError unless these fields are tokens of the vocabulary, or None."""
     for name in names:
         value = getattr(config, name)
@@ -97,7 +97,7 @@ class BothSides(Seq2SeqConfig):
         base.check_only(
             self, is_encoder_decoder=(True,), encoder_layerdrop=(0,), decoder_layerdrop=(0,)
         )
-        check_tokens(self, "pad_token_id", "decoder_start_token_id")
+        check_special_tokens(self, "pad_token_id", "decoder_start_token_id")
         base.check_labels(self)
 
     @property

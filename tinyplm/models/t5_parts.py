@@ -21,7 +21,7 @@ from . import config as base
 from . import seq2seq
 from .names import Rename, linears
 from .seq2seq import Pieces
-from .seq2seq_config import Seq2SeqConfig, check_tokens
+from .seq2seq_config import Seq2SeqConfig, check_special_tokens
 
 norm = on_tree(rmsnorm, "gamma")
 
@@ -67,7 +67,7 @@ class Fields(Seq2SeqConfig):
         base.check_only(self, is_encoder_decoder=(True,))
         kinds = [f"{gate}{name}" for gate in ("", "gated-") for name in ACTIVATIONS]
         base.check_known(self, "feed_forward_proj", kinds)
-        check_tokens(self, "pad_token_id", "decoder_start_token_id")
+        check_special_tokens(self, "pad_token_id", "decoder_start_token_id")
         for decoder in (False, True):  # refuses buckets that cannot be
             self.rows(1, 1, decoder=decoder)
 
