@@ -20,7 +20,7 @@ from tinyplm.arguments import check_choice, check_number, check_path, check_whol
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED
 from tinyplm.families import llama
-from tinyplm.files import read_json, replaced
+from tinyplm.files import read_json, replaced, write_json
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.objectives import Layout, Masking
 from tinyplm.tokenizers import Tokenizer
@@ -183,6 +183,22 @@ def check_fresh(out: Path) -> None:
     if started(out):
         hint = "add --resume to continue it"
         raise ValueError(f"--out: expected a folder without a run, got {out}: {hint}")
+
+
+def run_tokenizer(
+    options: dict, out: Path, resume: bool, make: Callable[[], Tokenizer], part: str = ""
+) -> Tokenizer:
+    """The tokenizer of a run to resume; otherwise a new one, saved in `out` with the options.
+
+    part: the folder in `out` that holds the checkpoints.
+    """
+    if resume:
+        return Tokenizer.load(out)
+    check_fresh(out / part)
+    tokenizer = make()
+    tokenizer.save(out)  # including the names of its special tokens
+    write_json(out / "run.json", {"options": options, "facts": {}})
+    return tokenizer
 
 
 def finish(state: State, resume: str, where: str = "") -> None:

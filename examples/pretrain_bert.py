@@ -25,13 +25,13 @@ from common import (
     Parser,
     accuracies,
     bert_masking,
-    check_fresh,
     command,
     finish,
     interval_options,
     number,
     one_of,
     run_or_resume,
+    run_tokenizer,
     show_files,
     start,
     text_option,
@@ -50,7 +50,7 @@ from tinyplm.data import (
 )
 from tinyplm.evaluation.masked import Guesses, joined
 from tinyplm.families import bert
-from tinyplm.files import sole_writer, write_json
+from tinyplm.files import sole_writer
 from tinyplm.hub.folders import make_config
 from tinyplm.objectives import MaskedPairs, MaskedSentences
 from tinyplm.tokenizers import Tokenizer
@@ -72,8 +72,8 @@ SHOWN = (
 )
 
 
-def prepare(options: dict, out: Path) -> Tokenizer:
-    """The tokenizer, trained on the training texts and saved in `out`."""
+def prepare(options: dict) -> Tokenizer:
+    """The tokenizer, trained on the training texts."""
     training, validation = texts(options)
     if options["objective"] == "next_sentence" and min(len(training), len(validation)) < 2:
         expected = "two or more documents each for training and validation"
@@ -86,7 +86,6 @@ def prepare(options: dict, out: Path) -> Tokenizer:
     tokenizer = Tokenizer.train(
         training, options["vocabulary"], kind="WordPiece", criterion="frequency"
     )
-    tokenizer.save(out)  # including the names of its special tokens
     print(f"tokenizer  WordPiece, {tokenizer.vocab_size} entries")
     return tokenizer
 
@@ -203,12 +202,7 @@ def main() -> None:
 def run(options: dict, settings: Settings, out: Path, resume: bool) -> None:
     """Prepare the data, or reuse what is there; train; report."""
     begin = time.perf_counter()
-    if not resume:
-        check_fresh(out)
-        tokenizer = prepare(options, out)
-        write_json(out / "run.json", {"options": options, "facts": {}})
-    else:
-        tokenizer = Tokenizer.load(out)
+    tokenizer = run_tokenizer(options, out, resume, lambda: prepare(options))
     training, validation = (sentence_documents(part, tokenizer.encode) for part in texts(options))
     held_out = samples(options, validation, tokenizer, seed=1)
     fixed = FixedBatches(held_out, options["validation_samples"])

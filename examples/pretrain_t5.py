@@ -24,13 +24,13 @@ from common import (
     WORKERS,
     Parser,
     accuracies,
-    check_fresh,
     command,
     finish,
     interval_options,
     number,
     one_of,
     run_or_resume,
+    run_tokenizer,
     show_files,
     start,
     text_option,
@@ -50,7 +50,7 @@ from tinyplm.data import (
     split_documents,
 )
 from tinyplm.evaluation import Guesses
-from tinyplm.files import sole_writer, write_json
+from tinyplm.files import sole_writer
 from tinyplm.objectives import (
     NoisedDocuments,
     Noising,
@@ -79,15 +79,14 @@ def texts(options: dict) -> tuple[list[str], list[str]]:
     return split_documents(documents, options["validation"], options["seed"])
 
 
-def prepare(options: dict, out: Path) -> Tokenizer:
-    """The tokenizer, trained on the training texts and saved in `out`."""
+def prepare(options: dict) -> Tokenizer:
+    """The tokenizer, trained on the training texts."""
     training, validation = texts(options)
     size = sum(len(d.encode()) for d in (*training, *validation))
     count, held_out = len(training) + len(validation), f"{len(validation)} of them for validation"
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {held_out}")
     special = SPECIAL[options["family"]] + (SENTINELS if options["family"] == "t5" else [])
     tokenizer = Tokenizer.train(training, options["vocabulary"], special, kind="Unigram")
-    tokenizer.save(out)  # including the names of its special tokens
     print(f"tokenizer  Unigram, {tokenizer.vocab_size} entries, {len(special)} of them special")
     return tokenizer
 
@@ -248,12 +247,7 @@ def main() -> None:
 def run(options: dict, settings: Settings, out: Path, resume: bool) -> None:
     """Prepare the data, or reuse what is there; train; report."""
     begin = time.perf_counter()
-    if not resume:
-        check_fresh(out)
-        tokenizer = prepare(options, out)
-        write_json(out / "run.json", {"options": options, "facts": {}})
-    else:
-        tokenizer = Tokenizer.load(out)
+    tokenizer = run_tokenizer(options, out, resume, lambda: prepare(options))
     training, held_out = (sentence_documents(part, tokenizer.encode) for part in texts(options))
     fixed = FixedBatches(
         samples(options, held_out, tokenizer, seed=1), options["validation_samples"]

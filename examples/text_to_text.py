@@ -33,12 +33,12 @@ from common import (
     RESUMABLE,
     WORKERS,
     Parser,
-    check_fresh,
     command,
     finish,
     interval_options,
     one_of,
     run_or_resume,
+    run_tokenizer,
     show_files,
     start,
     usable,
@@ -51,7 +51,7 @@ import tinyplm
 from tinyplm import random
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import rouge, share_equal
-from tinyplm.files import sole_writer, write_json
+from tinyplm.files import sole_writer
 from tinyplm.objectives import Mixture, Seq2SeqPairs, mixture_rates
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
@@ -259,15 +259,10 @@ def main() -> None:
 def run(options: dict, out: Path, resume: bool) -> None:
     """Make the tasks; train; report."""
     all_tasks = tasks(options)
-    if resume:
-        tokenizer = Tokenizer.load(out)
-    else:
-        check_fresh(out / "together")
-        pairs = [(name, pair) for name, task in all_tasks.items() for pair in task.training]
-        both = [text for name, (a, b) in pairs for text in (f"{name}: {a}", b)]
-        tokenizer = Tokenizer.train(both, options["vocabulary"], SPECIAL["t5"], kind="Unigram")
-        tokenizer.save(out)
-        write_json(out / "run.json", {"options": options, "facts": {}})
+    pairs = [(name, pair) for name, task in all_tasks.items() for pair in task.training]
+    both = [text for name, (a, b) in pairs for text in (f"{name}: {a}", b)]
+    make = partial(Tokenizer.train, both, options["vocabulary"], SPECIAL["t5"], kind="Unigram")
+    tokenizer = run_tokenizer(options, out, resume, make, "together")
     limits = {"limit": options["limit"], "temperature": options["temperature"]}
     sizes = {name: len(task.training) for name, task in all_tasks.items()}
     rates = mixture_rates(sizes, **limits)

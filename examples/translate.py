@@ -28,12 +28,12 @@ from common import (
     RESUMABLE,
     WORKERS,
     Parser,
-    check_fresh,
     command,
     finish,
     interval_options,
     number,
     run_or_resume,
+    run_tokenizer,
     save_plot,
     show_files,
     start,
@@ -47,7 +47,7 @@ from tinyplm import random
 from tinyplm.checks import trace
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import corpus_bleu, share_equal
-from tinyplm.files import sole_writer, write_json
+from tinyplm.files import sole_writer
 from tinyplm.objectives import Seq2SeqPairs
 from tinyplm.optim import inverse_sqrt_peak
 from tinyplm.tokenizers import Tokenizer
@@ -322,15 +322,9 @@ def run(options: dict, settings: Settings, out: Path, resume: bool) -> None:
     pairs = sentences(language, sum(counts), key)
     ends = np.cumsum(counts)
     training, validation, test = (pairs[e - n : e] for n, e in zip(counts, ends))
-    if resume:
-        tokenizer = Tokenizer.load(out)
-    else:
-        check_fresh(out)
-        both = [text for pair in training for text in pair]
-        special = SPECIAL["transformer"]
-        tokenizer = Tokenizer.train(both, options["vocabulary"], special, kind="Unigram")
-        tokenizer.save(out)
-        write_json(out / "run.json", {"options": options, "facts": {}})
+    both, special = [text for pair in training for text in pair], SPECIAL["transformer"]
+    make = partial(Tokenizer.train, both, options["vocabulary"], special, kind="Unigram")
+    tokenizer = run_tokenizer(options, out, resume, make)
     print(f"sentences  {len(training)} for training, such as:")
     print(
         "".join(f"           {source}\n             {target}\n" for source, target in training[:2])

@@ -23,11 +23,12 @@ F feed-forward width, V vocabulary, C longest context.
 In reading order:
     scalar.py, dual.py
     layers/      linear, embedding, norm, activation, softmax, position, rope, alibi, mask,
-                 attention, mlp, block, heads
-    models/      published
-    losses/      cross_entropy
+                 attention, latent, relative_bias, mlp, moe, block, heads
+    models/      decoder, encoder_decoder, published
+    losses/      cross_entropy, balance
     optim/       adamw, adafactor, schedule, clip
-    generation/  sampling
+    objectives/  seq2seq, spans, noising, mixture
+    generation/  sampling, beam
     tuning/      lora, prefix
     evaluation/  metrics, rouge, bleu, ngram
     tokenizers/  bpe, wordpiece, unigram

@@ -51,7 +51,7 @@ def test_mbart_rotates_its_labels():
 
 def test_a_bart_without_a_start_token_asks_for_it():
     model = tiny("bart", decoder_start_token_id=None)
-    with pytest.raises(ValueError, match="^config: decoder_start_token_id: expected a token, behind which to shift, got None$"):
+    with pytest.raises(ValueError, match="^config: decoder_start_token_id: expected a token to put before the labels, got None$"):
         model(batch()["input_ids"], labels=labels())
 
 

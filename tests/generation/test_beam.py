@@ -17,7 +17,7 @@ from tests.support.families import tiny
 from tests.support.small_models import MODELS as ALL_MODELS
 from tinyplm.families import gpt2
 from tinyplm.generation import beam_search, generate
-from tinyplm.generation.beam import log_softmax
+from tinyplm.generation.beam import checked_log_softmax
 from tinyplm.generation.settings import BeamSettings
 from tinyplm.generation.state import begin
 from tinyplm.layers.cache import Cache
@@ -154,7 +154,7 @@ def test_a_state_goes_on_with_any_rows(device, family, cached):
         tokens = [(3 * i + len(texts)) % 11 for i in range(len(rows))]
         logits = state.next_logits()
         assert logits.shape == (len(texts), 11)
-        for text, log_p in zip(texts, log_softmax(logits)):
+        for text, log_p in zip(texts, checked_log_softmax(logits)):
             assert np.abs(log_p - full_pass(model, text)).max() < MODEL
         state.select(np.array(rows), np.array(tokens))
         texts = [[*texts[row], token] for row, token in zip(rows, tokens)]

@@ -125,9 +125,10 @@ def test_weights_sum_to_the_scale(seed, spread):
 
 
 def test_renormalised_weights_of_one_expert_are_constant():
-    logits = np.random.default_rng(0).normal(size=(4, X))
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, X))
     w, backward = softmax_weights(logits, choice=top_experts(logits, top_k=1), renormalised=True)
-    assert np.array_equal(w, np.ones((4, 1))) and not backward(np.ones((4, 1))).any()
+    assert np.array_equal(w, np.ones((4, 1))) and not backward(rng.normal(size=(4, 1))).any()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -269,16 +270,17 @@ def test_a_stream_collects_the_logits_of_all_layers():
         return {"hidden": stream["hidden"] + y["hidden"], "logits": [*stream["logits"], y["logits"]]}, backward
 
     def losses(p0, p1, x, options):
-        """The sum of the outputs and the balance of both layers, as one number."""
+        """A weighted sum of the outputs and the balance of both layers, as one number."""
+        c = np.random.default_rng(13).normal(size=x.shape)
         y, back = stack(layer, [p0, p1], {"hidden": x, "logits": []}, options=options)
         logits = np.stack(y["logits"])
         loss, loss_back = load_balancing_loss(logits, choice=top_experts(logits, top_k=2))
 
         def backward(dloss):
-            ps, dx = back({"hidden": dloss * np.ones_like(x), "logits": list(loss_back(30.0 * dloss))})
+            ps, dx = back({"hidden": dloss * c, "logits": list(loss_back(30.0 * dloss))})
             return *ps, dx["hidden"]
 
-        return y["hidden"].sum() + 30.0 * loss, backward
+        return (y["hidden"] * c).sum() + 30.0 * loss, backward
 
     (p0, x, rng), (p1, _, _) = mixture(11), mixture(12)
     for options in (StackOptions(), StackOptions(checkpointing=1)):
@@ -306,7 +308,7 @@ def test_a_clamped_swiglu_far_inside_and_outside_its_limits():
     y, backward = clamped_swiglu(z, u)
     a, v = np.array([3.0, 7.0, -2.0, 7.0]), np.array([0.5, 7.0, -7.0, -7.0])
     assert relative_error(y, a / (1 + np.exp(-1.702 * a)) * (v + 1)) < PART
-    dz, du = backward(np.ones(4))
+    dz, du = backward(np.array([0.5, -2.0, 3.0, 1.5]))
     assert dz[1] == dz[3] == 0 and not du[1:].any() and dz[0] != 0 != dz[2]
 
 

@@ -84,7 +84,7 @@ def test_a_part_of_the_outputs_may_have_no_gradient():
     for names in ([], ["encoder_hidden"], ["hidden"], ["log_probs"]):
         sums = FlatTree(model.params)
         found, back = model.outputs_in_parts(lambda path, d, sums=sums: sums.add(d, path), inputs, targets={"logits": labels()})
-        for tree in back({name: np.ones_like(found[name]) for name in names} | {"entropy": None}):
+        for tree in back(random_like({name: found[name] for name in names}) | {"entropy": None}):
             sums.add(tree)
         assert any(a.any() for a in flatten(sums.tree).values()) == bool(names)
         assert any(a.any() for a in flatten(sums.tree["body"]["decoder"]).values()) == (names not in ([], ["encoder_hidden"]))

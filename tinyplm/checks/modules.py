@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ..core import flatten
-from ..families import SEQ2SEQ
+from ..families import LANGUAGE_MODELS
 from ..models.names import expand, names_of
 
 # The linear layers whose output has another name than their matrix: {matrix: name within its part},
@@ -40,9 +40,8 @@ def modules(model: Any) -> dict[str, str]:
     common = {layer: _common(names) for layer, names in layers.items()}
     found |= {n: m for n, m in common.items() if m.rpartition(".")[2] == n.rpartition(".")[2]}
     own_layers = model.params["body"].get("layers")
-    if own_layers is not None and len(own_layers) < _depth(
-        model.config
-    ):  # layers that share a module
+    if own_layers is not None and len(own_layers) < _depth(model.config):
+        # layers that share a module
         found = {name: m for name, m in found.items() if not name.startswith("layers.")}
     return found
 
@@ -60,7 +59,7 @@ def _name(part: str, leaf: str) -> str | None:
 
 def _tied_head(model: Any) -> str | None:
     """The module of an output matrix over the vocabulary that is the embedding table."""
-    causal = model.task in ("causal_lm", SEQ2SEQ)
+    causal = model.task in LANGUAGE_MODELS
     tasks = getattr(model.family, "TASKS", {})
     if not causal and (model.task not in tasks or tasks[model.task].language_model is None):
         return None

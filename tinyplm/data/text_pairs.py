@@ -42,7 +42,7 @@ def read_json_pairs(
 ) -> Pairs:
     """The pairs (source, target) in a file of JSON lines; source and target name the fields.
 
-    ValueError naming file, line and field if one is missing, or is not a text that says something.
+    ValueError naming file, line and field if one is missing, blank or not a text.
     """
     check_path("path", path)
     check_text("source", source)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..models.config import check_labels
-from ..models.seq2seq_config import Seq2SeqConfig
+from ..models.seq2seq_config import SEQ2SEQ, Seq2SeqConfig
 from ..models.tasks import dense
 
 # model_type of config.json -> module of this package
@@ -61,7 +61,7 @@ def family(model_type: str) -> ModuleType:
 # The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.
 SCORE = "sequence_classification"
 CHOICE = "multiple_choice"
-SEQ2SEQ = "seq2seq_lm"  # of an encoder-decoder
+LANGUAGE_MODELS = ("causal_lm", SEQ2SEQ)
 
 
 def is_seq2seq(family: ModuleType) -> bool:
@@ -123,7 +123,7 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
 
 def buffer_shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     """The tree of shapes of what a language model saves beside the parameters, untrained."""
-    own = hasattr(family, "buffer_shapes") and task in (SEQ2SEQ, "causal_lm")
+    own = hasattr(family, "buffer_shapes") and task in LANGUAGE_MODELS
     return family.buffer_shapes(config) if own else {}
 
 

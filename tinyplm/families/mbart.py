@@ -3,7 +3,7 @@
 pre-norm: x + dropout(attention(norm1(x))) ..., and E = norm(e_L), hidden = norm(d_L)
 scale is sqrt(D) in the released models
 the source ends with its language's token; the decoder begins with the target's last token, its
-language, so labels are not shifted behind a start token but rotated by one
+language, so labels are rotated by one instead of shifted after a start token
 """
 
 from __future__ import annotations

@@ -165,6 +165,6 @@ NAMES = [
 ]
 PREFIX = "model."  # a file of the bare body lacks it
 SKIPPED: tuple[str, ...] = ()
-# the shared table may stand in a file more than once
+# files may hold the shared table more than once
 COPIES = {f"model.{n}.embed_tokens.weight": "model.shared.weight" for n in ("encoder", "decoder")}
 TIED = {"lm_head.weight": "model.shared.weight"}

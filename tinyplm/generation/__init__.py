@@ -1,12 +1,13 @@
-"""Text generation with a causal language model.
+"""Text generation with a decoder or an encoder-decoder.
 
-decode.py     generate and stream: prompts in, continuations out, with a key/value cache
-beam.py       beam search: the most probable continuations
-state.py      what they ask of a model: the texts so far, the next logits, which rows continue
-batch.py      a decoder's: texts padded to one width, their keys and values
-settings.py   options and prompts, checked
-sampling.py   from logits to a token: penalties, temperature, top-k, top-p, min-p
-text.py       text from tokens as they arrive, up to a stop string
+decode.py         generate and stream: prompts in, continuations out, with a key/value cache
+beam.py           beam search: the most probable continuations
+state.py          what they ask of a model: the texts so far, the next logits, which rows continue
+batch.py          a decoder's state: texts padded to one width, their keys and values
+source_batch.py   an encoder-decoder's: the sources, encoded once, and the texts that follow
+settings.py       options and prompts, checked
+sampling.py       from logits to a token: penalties, temperature, top-k, top-p, min-p
+text.py           text from tokens as they arrive, up to a stop string
 """
 
 from .batch import Memory

@@ -1,4 +1,4 @@
-"""Beam search: the most probable continuations, not drawn but searched for."""
+"""Beam search: the most probable continuations, found by search instead of sampling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..arguments import check_whole, known_arguments, mismatch
+from ..layers.softmax import log_softmax
 from ..models.model import Model
 from .sampling import ban_repeated_ngrams, check_distribution, penalise_repetition
 from .settings import MOST_TEXTS, BeamSettings, several_prompts, stops_of
@@ -121,7 +122,7 @@ def search(
     ]
     going = groups
     for step in range(settings.max_new_tokens):
-        log_p = log_softmax(state.next_logits())
+        log_p = checked_log_softmax(state.next_logits())
         scores = _changed(log_p[:, :size], state.texts, step, settings, stops)
         chosen: dict[int, np.ndarray] = {}  # how often, by the groups before of the same prompt
         for group in going:
@@ -234,12 +235,10 @@ def _changed(
     return log_p
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
+def checked_log_softmax(logits: np.ndarray) -> np.ndarray:
     """(rows, V); FloatingPointError as in token_distribution."""
-    check_distribution(most := logits.max(axis=-1, keepdims=True))
-    shifted = logits - most
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+    check_distribution(logits.max(axis=-1))
+    return log_softmax(logits)[0]
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:

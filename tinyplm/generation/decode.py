@@ -120,7 +120,7 @@ def stream(
     """Step by step, the next token of every unfinished continuation.
 
     prompts: token ids of one prompt or of several, of any lengths; of an encoder-decoder they are
-    the sources, which are encoded once, and the text begins behind model.start_id().
+    the sources, which are encoded once, and the text begins after model.start_id().
     temperature ... no_repeat_ngram: see `Sampling`.
     A continuation ends with one of stop_ids (default model.end_ids(); () for none), when its text
     contains one of stop_strings, or after max_new_tokens.

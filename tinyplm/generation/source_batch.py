@@ -29,8 +29,8 @@ class SourceBatch:
             raise mismatch("max_new_tokens", f"at most {context}, the positions", longest)
         for source in sources:
             if not 0 < len(source) <= (len(source) if context is None else context):
-                expected = "1" if context is None else f"1 to {context}"
-                raise mismatch("prompts", f"{expected} tokens", f"{len(source)} in one prompt")
+                expected = "at least 1 token" if context is None else f"1 to {context} tokens"
+                raise mismatch("prompts", expected, f"{len(source)} in one prompt")
             check_range("prompts", np.array(source), model.config.vocab_size)
         ids = np.full((len(sources), max(map(len, sources))), model.config.pad_token_id)
         mask = np.zeros(ids.shape, dtype=np.int64)

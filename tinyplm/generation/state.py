@@ -9,12 +9,11 @@ import numpy as np
 from ..arguments import wrong
 from ..models.causal_model import CausalModel
 from ..models.model import Model, check_decoder
+from ..models.seq2seq_config import SEQ2SEQ
 from ..models.seq2seq_model import Seq2SeqModel
 from .batch import Batch, Memory
 from .settings import DecodingSettings
 from .source_batch import SourceBatch
-
-SEQ2SEQ = "seq2seq_lm"
 
 
 class DecodingState(Protocol):

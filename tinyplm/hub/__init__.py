@@ -4,6 +4,7 @@ folders.py   create, load and save a model; gradients under hub names
 tensors.py   safetensors files and shards, read and written block by block
 names.py     the tensors of a folder as a parameter tree
 heads.py     the task a checkpoint was saved for, and its head reused for another
+text_part.py the text model of a folder whose model also sees images
 """
 
 from .folders import create, gradients_by_hub_name, load, save

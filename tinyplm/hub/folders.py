@@ -19,7 +19,14 @@ from ..arguments import check_choice, check_key, check_path, known_arguments, mi
 from ..backend import array_module, to_device
 from ..backend import device as check_device
 from ..core import Tree, flatten, unflatten
-from ..families import architecture_of, buffer_shapes_of, check_task, model_class, shapes_of
+from ..families import (
+    LANGUAGE_MODELS,
+    architecture_of,
+    buffer_shapes_of,
+    check_task,
+    model_class,
+    shapes_of,
+)
 from ..families import family as find_family
 from ..files import (
     LARGEST_SETTINGS,
@@ -68,7 +75,8 @@ def create(
     with a model_type is read like a config.json: unknown keys are kept and written back. Without a
     model_type they are refused.
     task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm",
-    "sequence_classification" or, for GPT-1, "multiple_choice".
+    "sequence_classification" or, for GPT-1, "multiple_choice"; for an encoder-decoder "seq2seq_lm"
+    or one of its HEADS.
     key: an int; each parameter's values depend on the key and on the parameter's place in the tree.
     ValueError for an unknown family, size or field.
     """
@@ -149,7 +157,7 @@ def load(
 
     The folder has config.json and model.safetensors (or shards with their index).  Of a Gemma 3
     that also sees images, the text model is read (text_part.py).
-    task: one of the family's TASKS, instead of the task of the file's architecture. Parameters of
+    task: as for `create`, instead of the task of the file's architecture. Parameters of
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.
     labels: class names for a classifier, instead of the file's.
@@ -188,7 +196,7 @@ def load(
         config = family.settled(config, tensors)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
-    if labels is not None and task == "causal_lm":
+    if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)
     config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)

@@ -4,7 +4,7 @@ A cache is a value over preallocated buffers.  A call consumes the cache it is g
 writes its keys and values after the old ones, and the caller continues with the cache it returns.
 The buffers count the calls, so a cache that was consumed earlier is refused, and so is a backward
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
-copy; to go on with other samples, as beam search does, have it `reordered`.
+copy; to continue with other samples, as beam search does, call `reordered`.
 
 A layer keeps k and v of one width, or whatever its attention needs of the earlier places, each
 under a name and with a width of its own: latent attention keeps c and k_r (latent.py).

@@ -1,4 +1,4 @@
-"""Experts: one feed-forward layer for each, of which a token sees only the chosen ones."""
+"""Experts: feed-forward layers, of which each token passes through the chosen ones only."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Multi-head latent attention (MLA): one small vector a token holds all heads' keys and values.
 
-Sizes beside those of DESIGN.md: C the width of that vector c (kv_lora_rank), Q that of the queries'
-(q_lora_rank); of a head, E components without position, R rotary ones, E2 of its value.
+Sizes besides those in DESIGN.md: C the width of that vector c (kv_lora_rank), Q that of the
+queries' (q_lora_rank); in a head, E components without position, R rotary ones, E2 of its value.
 
 Two forms of the same attention, with the same parameters.  `latent_attention` expands c to keys and
 values; `absorbed_attention` multiplies queries and outputs by those matrices instead, and so never
-builds keys and values: the less work the fewer queries there are.  Either takes a cache of
+builds keys and values, which is less work for few queries.  Either takes a cache of
 {"c": C, "k_r": R} and one head: C + R numbers a token and layer, where keys and values are
 H (E + R + E2).  In DeepSeek-V3 (H 128, C 512, E 128, R 64, E2 128) that is 576 instead of 40,960.
 """
@@ -56,7 +56,7 @@ def latent_attention(
     head's E columns (the paper's W^UQ) before its R (W^QR); biases bdq, bdkv, bkr, bo if the family
     has them.   x (B, T, D) -> y (B, T, D).
     rotary: component of one array (B, H or 1, T, R), such as `rope` with tables; DeepSeek's files
-    want interleaved pairs.   norm: component (x, gamma); eps is 1e-6 in DeepSeek, whatever its
+    need interleaved pairs.   norm: component (x, gamma); eps is 1e-6 in DeepSeek, whatever its
     config says.   cache: of one layer, from layer_cache; c and k_r follow the earlier ones there,
     and nothing flows back into those.   mask, rate, key as in `attention`; scale is (E + R)^-0.5
     unless given (times YaRN's factor: `yarn_score_scale`).   attend: as `attention`.
@@ -64,7 +64,7 @@ def latent_attention(
     heads, dx over the queries, c and k_r.   ValueError when the widths do not fit.
     """
     E, _ = widths("latent_attention", p, heads)
-    turn = rotary or unchanged
+    turn = rotary or identity
     ask, compress = named(("q", "q_rotary"), queries), named(("latent", "k_rotary"), compressed)
     (q_c, q_r), q_back = ask(p, x, heads=heads, rotary=turn, norm=norm)
     (c, k_r), c_back = compress(p, x, rotary=turn, norm=norm, cache=cache)
@@ -119,7 +119,7 @@ def absorbed_attention(
     """
     E, R = widths("absorbed_attention", p, heads)
     scale = (E + R) ** -0.5 if scale is None else scale
-    turn = rotary or unchanged
+    turn = rotary or identity
     ask, compress = named(("q", "q_rotary"), queries), named(("latent", "k_rotary"), compressed)
     (q_c, q_r), q_back = ask(p, x, heads=heads, rotary=turn, norm=norm)
     (c, k_r), c_back = compress(p, x, rotary=turn, norm=norm, cache=cache)
@@ -181,7 +181,7 @@ def compressed(
     c, n_back = norm(h, p["kv_norm"])
     k_r, k_back = linear(x, p["Wkr"], p.get("bkr"))
     k_r, turn_back = rotary(k_r[:, None])
-    keep = unchanged if cache is None else partial(appended, cache=cache)
+    keep = identity if cache is None else partial(appended, cache=cache)
     c, c_back = keep(c[:, None], name="c")
     k_r, r_back = keep(k_r, name="k_r")
 
@@ -240,7 +240,7 @@ def side_by_side(W: Array) -> Array:
     return W.swapaxes(0, 1).reshape(W.shape[1], W.shape[0] * W.shape[2])
 
 
-def unchanged(x: Array, *, name: str = "") -> tuple[Array, Backward]:
+def identity(x: Array, *, name: str = "") -> tuple[Array, Backward]:
     """x itself: no rotary part, no cache."""
     return x, lambda dy: dy
 

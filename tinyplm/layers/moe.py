@@ -1,7 +1,7 @@
 """Mixtures of experts: a router, the experts it chooses, and a shared expert.
 
-`moe` stands where an `mlp` stands.  A loss of balance needs the routers' logits of all layers as
-well, and sends gradients back into them.  For that a walk lets its stream be a tree,
+`moe` takes the place of an `mlp`.  A balance loss also needs the routers' logits of all layers, and
+sends gradients back through them.  For that a walk makes its stream a tree,
 
     {"hidden": x, "logits": [z of layer 0, z of layer 1, ...]}
 

@@ -15,7 +15,7 @@ from .norm import rmsnorm
 def multi_token_input(
     p: Tree, hidden: Array, embeds: Array, *, norm: Component = rmsnorm
 ) -> tuple[Array, Backward]:
-    """y = [norm(hidden), norm(embeds)] Wproj,   what the block of module k gets.
+    """y = [norm(hidden), norm(embeds)] Wproj,   the input of module k's block.
 
     DeepSeek team 2024b (V3), eq. 21: position i joins what module k - 1 (for k = 1 the model) made
     of it with token i + k; the caller shifts, so T is k less than the model's.   The shared

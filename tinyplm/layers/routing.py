@@ -1,4 +1,4 @@
-"""Routing: which experts see a token, and how much each of them counts.
+"""Routing: which experts a token goes to, and with which weights.
 
 A router has a logit for each of X experts.  A choice function picks k of them, which has no
 gradient; a component turns the logits of those into weights.  `moe` takes one of each:
@@ -23,7 +23,7 @@ from ..shapes import expects
 from .embedding import check_ids
 from .softmax import softmax
 
-TINY = 1e-20  # keeps a sum of sigmoids that are all 0 from dividing
+TINY = 1e-20  # avoids 0 / 0 where all sigmoids underflow
 
 
 @expects(
@@ -157,9 +157,9 @@ def expert_counts(choice: Array, *, experts: int, weights: Array | None = None) 
 
 
 def sigmoid_scores(z: Array) -> Array:
-    """sigmoid(z) to full relative precision: a sum of small scores divides by them.
+    """sigmoid(z) to full relative precision, since a sum of small scores may be a divisor.
 
-    exp(min(z, 0)) / (1 + exp(-|z|)), where activation.sigmoid, by a tanh, has an absolute one.
+    exp(min(z, 0)) / (1 + exp(-|z|)); activation.sigmoid, by a tanh, has absolute precision only.
     """
     xp = array_module(z)
     return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(-xp.abs(z)))

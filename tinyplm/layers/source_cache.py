@@ -32,12 +32,12 @@ class SourceCache:
 
     @property
     def length(self) -> int:
-        """How many tokens of the decoder are in it."""
+        """How many of the decoder's tokens it holds."""
         return self.earlier.length
 
     @property
     def capacity(self) -> int:
-        """How many tokens of the decoder have room."""
+        """How many of the decoder's tokens it has room for."""
         return self.earlier.capacity
 
     @property

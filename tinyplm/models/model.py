@@ -34,7 +34,7 @@ class Model:
 
     family       the module (tinyplm.families.gpt2, ...)
     config       its frozen Config
-    task         what the head is for: "causal_lm", or one of the family's TASKS
+    task         what the head is for: "causal_lm", "seq2seq_lm", or another of the family's tasks
     params       the tree of trained arrays; buffers: saved but not trained
     tokenizer    or None; no_tokenizer then says why
     device       the name of the device that params are on

@@ -10,8 +10,10 @@ from ..core.shift import shift_right
 from ..kernels.activation import ACTIVATIONS
 from . import config as base
 
+SEQ2SEQ = "seq2seq_lm"  # the task of an encoder-decoder with its language model's head
 
-def check_tokens(config: Any, *names: str) -> None:
+
+def check_special_tokens(config: Any, *names: str) -> None:
     """ValueError unless these fields are tokens of the vocabulary, or None."""
     for name in names:
         value = getattr(config, name)
@@ -36,11 +38,11 @@ class Seq2SeqConfig(base.ScoreLabels):
     initializer_range: ClassVar[Any]
 
     def decoder_ids(self, labels: Any) -> Any:
-        """What the decoder reads where it is to predict labels (..., T): these, shifted right
-        behind the start token, with padding for -100."""
+        """What the decoder reads to predict labels (..., T): the labels shifted right, after the
+        start token, with padding for -100."""
         start = self.decoder_start_token_id
         if start is None:
-            raise wrong("config: decoder_start_token_id", "a token, behind which to shift", start)
+            raise wrong("config: decoder_start_token_id", "a token to put before the labels", start)
         return shift_right(labels, start, self.pad_token_id)
 
     @property
@@ -95,7 +97,7 @@ class BothSides(Seq2SeqConfig):
         base.check_only(
             self, is_encoder_decoder=(True,), encoder_layerdrop=(0,), decoder_layerdrop=(0,)
         )
-        check_tokens(self, "pad_token_id", "decoder_start_token_id")
+        check_special_tokens(self, "pad_token_id", "decoder_start_token_id")
         base.check_labels(self)
 
     @property

@@ -4,7 +4,6 @@ encoder run once."""
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module, is_host
 from ..core import IGNORED, StackOptions
 from ..core.named import More
-from ..layers.cache import Cache
+from ..layers.cache import Cache, numbers_per_token
 from ..layers.cross_attention import keys_and_values
 from ..layers.source_cache import SourceCache
 from ..memory import check_memory
@@ -61,8 +60,8 @@ class Seq2SeqModel(LanguageModel):
         decoder_input_ids       (B, T) integers of the target, from the start token on
         decoder_inputs_embeds   (B, T, D) in their place
         decoder_attention_mask  (B, T) of 0/1, 1 = a real token of the target
-        labels         (B, T), from which decoder_input_ids are made: shifted right behind the start
-                       token, -100 replaced by padding
+        labels         (B, T), from which decoder_input_ids are made: shifted right, after the
+                       start token, with padding for -100
         grad           False: backward is None, and memory stays small
         key            an integer for dropout, None for no dropout
         checkpointing, frozen, once, on_gradient: see core.StackOptions; layers are numbered
@@ -97,7 +96,7 @@ class Seq2SeqModel(LanguageModel):
             expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
             raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
         if labels is not None:
-            decoder_input_ids = self._behind_start("labels", labels)
+            decoder_input_ids = self._shifted("labels", labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
         target = self._side(
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
@@ -116,7 +115,7 @@ class Seq2SeqModel(LanguageModel):
                 raise mismatch(f"{prefix}attention_mask", f"shape {(B, T)}", mask.shape)
         return ids, embeds, mask, B
 
-    def _behind_start(self, name: str, values: Any) -> Any:
+    def _shifted(self, name: str, values: Any) -> Any:
         """config.decoder_ids of labels (B, T), checked: tokens, or -100."""
         labels = checks.ids(name, values)
         if labels.ndim != 2 or 0 in labels.shape:
@@ -199,21 +198,13 @@ class Seq2SeqModel(LanguageModel):
             attention_mask = self._moved({"mask": attention_mask})["mask"]
         sizes = {"batch": given[0] * samples, "capacity": capacity, **self.config.cache_sizes}
         if self.device == "cpu":
-            places = math.prod(sizes.values()) + math.prod(
-                self.config.cache_sizes.values()
-            ) * math.prod(given[:2])
-            check_memory(2 * places * self.dtype.itemsize, "the keys and values of the cache")
+            places = given[0] * samples * capacity + given[0] * given[1]
+            numbers = places * numbers_per_token(**self.config.cache_sizes)
+            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         layers, xp = self.params["body"]["decoder"]["layers"], array_module(encoder_hidden)
         heads = self.config.cache_sizes["kv_heads"]
-        memories = tuple(
-            tuple(
-                map(
-                    xp.ascontiguousarray,
-                    keys_and_values(p["cross"], encoder_hidden, heads=heads)[0],
-                )
-            )
-            for p in layers
-        )
+        projected = (keys_and_values(p["cross"], encoder_hidden, heads=heads)[0] for p in layers)
+        memories = tuple((xp.ascontiguousarray(k), xp.ascontiguousarray(v)) for k, v in projected)
         earlier = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
         earlier = dataclasses.replace(earlier, origin=self.origin)
         return SourceCache(earlier, memories, attention_mask)

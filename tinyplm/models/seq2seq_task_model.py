@@ -13,7 +13,7 @@ from .encoder_heads import output_losses, outputs_head
 from .heads import on_decoder, then, with_states
 from .parts import Head
 from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
-from .seq2seq_model import Seq2SeqModel
+from .seq2seq_model import TARGET, Seq2SeqModel
 from .tasks import Task
 
 
@@ -21,9 +21,10 @@ class Seq2SeqTaskModel(Seq2SeqModel):
     """An encoder-decoder with the head of a task of its family's HEADS.
 
     Lewis et al. 2020, sec. 3.1 and 3.2: without decoder inputs the decoder is given input_ids,
-    shifted right.  Classes come from the decoder's state at the last end token of the source,
-    answers from all of its states.   outputs: "logits" (B, labels), or "start_logits" and
-    "end_logits" (B, S); "encoder_hidden", "hidden".
+    shifted right.  Classes come from the decoder's state at the last end token of the source, so
+    they need input_ids, and decoder inputs of the same length.  Answers come from all states.
+    outputs: "logits" (B, labels), or "start_logits" and "end_logits" (B, T); "encoder_hidden",
+    "hidden".
     """
 
     @known_arguments
@@ -40,12 +41,21 @@ class Seq2SeqTaskModel(Seq2SeqModel):
         """The inputs checked, and moved to the model's device."""
         if labels is not None:
             raise wrong("labels", "None; the loss takes targets", labels)
-        if decoder_input_ids is None and decoder_inputs_embeds is None:
-            if input_ids is None:
-                raise wrong("input_ids", "token ids, for the decoder reads them too", input_ids)
-            decoder_input_ids = self._behind_start("input_ids", input_ids)
+        by_ends = self.task == "sequence_classification"
+        own_target = decoder_input_ids is not None or decoder_inputs_embeds is not None
+        if input_ids is None and (by_ends or not own_target):
+            why = "which have the end token" if by_ends else "which the decoder reads too"
+            raise wrong("input_ids", f"token ids, {why}", input_ids)
+        if not own_target:
+            decoder_input_ids = self._shifted("input_ids", input_ids)
         target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
-        return super().inputs(input_ids, inputs_embeds, attention_mask, *target)
+        inputs = super().inputs(input_ids, inputs_embeds, attention_mask, *target)
+        if by_ends and own_target:
+            S = inputs["input_ids"].shape[1]
+            name = next(name for name in TARGET[:2] if inputs[name] is not None)
+            if inputs[name].shape[1] != S:
+                raise mismatch(name, f"{S} tokens, as the source has", inputs[name].shape[1])
+        return inputs
 
     @known_arguments
     def loss(

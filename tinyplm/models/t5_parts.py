@@ -21,7 +21,7 @@ from . import config as base
 from . import seq2seq
 from .names import Rename, linears
 from .seq2seq import Pieces
-from .seq2seq_config import Seq2SeqConfig, check_tokens
+from .seq2seq_config import Seq2SeqConfig, check_special_tokens
 
 norm = on_tree(rmsnorm, "gamma")
 
@@ -67,7 +67,7 @@ class Fields(Seq2SeqConfig):
         base.check_only(self, is_encoder_decoder=(True,))
         kinds = [f"{gate}{name}" for gate in ("", "gated-") for name in ACTIVATIONS]
         base.check_known(self, "feed_forward_proj", kinds)
-        check_tokens(self, "pad_token_id", "decoder_start_token_id")
+        check_special_tokens(self, "pad_token_id", "decoder_start_token_id")
         for decoder in (False, True):  # refuses buckets that cannot be
             self.rows(1, 1, decoder=decoder)
 
@@ -147,8 +147,8 @@ def shapes(config: Fields) -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Fields, key: int) -> Any:
-    """As in the released code: N(0, 1 / rows) for matrices, / d_kv more for queries (attention does
-    not scale), N(0, 1) for the table and a head of its own, N(0, 1 / D) for the biases."""
+    """As in the released code: N(0, 1 / rows) for matrices, N(0, 1 / (rows d_kv)) for queries
+    (attention does not scale), N(0, 1) for the table and an untied head, N(0, 1 / D) for biases."""
     name, factor = path.rsplit(".", 1)[-1], config.initializer_factor
     if name == "gamma":
         return factor
@@ -228,7 +228,7 @@ NAMES = [
 ]
 PREFIX = ""
 SKIPPED = (r"EncDecAttention\.relative_attention_bias\.weight$",)  # never used; in old files
-# the shared table may stand in a file more than once
+# files may hold the shared table more than once
 COPIES = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}
 TIED = {"lm_head.weight": "shared.weight"}
 

@@ -30,7 +30,7 @@ class Adafactor(Optimizer):
 
     Parameters, gradient and state: see Optimizer.  State: n + m numbers for a matrix, n for a
     vector, and with beta1 as many as parameters, where AdamW keeps twice as many as parameters.
-    A step needs twice the size of a parameter besides, for each worker.
+    In a step each worker also needs temporary arrays of twice a parameter's size.
     """
 
     def __init__(

@@ -7,6 +7,10 @@ places, scores = nearest(encoder.encode(["weather"]), vectors, k=1)
 
 embeddings, backward = encoder(**encoder.inputs(texts), key=0)     # fine-tuning, as with any model
 dparams = backward(dembeddings)
+
+encoder.py      SentenceEncoder
+files.py        the folder layout of sentence-transformers
+similarity.py   nearest vectors by cosine
 """
 
 from .encoder import POOLINGS, SentenceEncoder

@@ -43,8 +43,10 @@ The files in reading order, each building on those before it:
     continuation.py                  encoding text that continues other text
     files/tokenizer_json.py          tokenizer.json
     files/sentencepiece.py           SentencePiece .model files
+    files/tiktoken.py                tiktoken's files of ranks
     files/settings.py                tokenizer_config.json and related files
-    files/tokenizer_classes.py       folders with a vocabulary and the name of a tokenizer class
+    files/tokenizer_classes.py       folders with a vocabulary and the name of a tokenizer class;
+                                     vocabularies.py and added.py read their files
     files/folders.py                 loading and saving a file or a folder
     chat/formats.py                  ChatML, LLaMA-2, LLaMA-3, Alpaca; encoding a conversation
     chat/sandbox.py                  running untrusted chat templates within limits (meter.py)

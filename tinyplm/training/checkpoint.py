@@ -186,7 +186,7 @@ def restore(
     before, now = dataclasses.asdict(saved.config), dataclasses.asdict(model.config)
     differences = _differences("model", before, now, free=("source",))
     now = dataclasses.asdict(settings)
-    before = {"optimizer": "adamw", **trainer["settings"]}  # there was no choice at first
+    before = {"optimizer": "adamw", **trainer["settings"]}  # older runs have no such setting
     differences += _differences("settings", before, now, free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")

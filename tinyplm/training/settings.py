@@ -37,7 +37,7 @@ class Settings:
     batch_size: int = 8  # sequences per step
     sequence_length: int = 128
     micro_batch_size: int | None = None  # sequences in memory at a time; None = the whole batch
-    optimizer: str = "adamw"  # or "adafactor", which has no use for beta1, beta2 and eps
+    optimizer: str = "adamw"  # or "adafactor", which ignores beta1, beta2 and eps
     learning_rate: float = 1e-3  # the peak; for Adafactor, relative to the size of a parameter
     schedule: str = "cosine"  # one of optim.schedule.SCHEDULES
     warmup: int = 50  # updates

@@ -1,6 +1,6 @@
 """Tuning: every stage after pretraining.
 
-finetuning  an encoder, or a decoder with a score head, on labelled texts
+finetuning  models with a head for labels, on labelled texts
 align       sft, reward models, PPO, DPO, GRPO, distillation
 adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen model
 prompts     classification and few-shot prompting by text alone

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...arguments import mismatch, shown, wrong
-from ...files import printable, read_bytes, read_json, read_text
+from ...arguments import wrong
+from ...files import printable, read_bytes
 from ..component import Normalizer
 from ..models.bpe import BPE
 from ..models.unigram import Unigram
@@ -24,9 +24,11 @@ from ..text.added_tokens import AddedToken
 from ..text.patterns import QWEN2_PATTERN
 from ..text.postprocessing import ByteLevel, RobertaProcessing, TemplateProcessing
 from ..vocabulary import MAX_SYMBOLS
+from .added import added_of_folder
 from .sentencepiece import read_model
 from .settings import Settings, named_tokens, text_of_token
 from .tiktoken import TIKTOKEN, TIKTOKEN_FILE, read_ranks
+from .vocabularies import read_lines, read_merges, read_vocabulary
 
 Parts = dict[str, Any]
 
@@ -44,10 +46,10 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         parts = sentencepiece_parts(source)
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         classes, source = _MERGES, folder / "vocab.json"
-        parts = {"vocab": _vocabulary(source), "merges": _merges(folder / "merges.txt")}
+        parts = {"vocab": read_vocabulary(source), "merges": read_merges(folder / "merges.txt")}
     elif (folder / "vocab.txt").exists():
         classes, source = _WORDPIECE, folder / "vocab.txt"
-        parts = {"vocab": _lines(source)}
+        parts = {"vocab": read_lines(source)}
     elif (folder / TIKTOKEN_FILE).exists():
         classes, source = TIKTOKEN, folder / TIKTOKEN_FILE
         parts = {"ranks": read_ranks(source)}
@@ -61,7 +63,7 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         raise wrong(f"{printable(source)}: tokenizer_class", expected, name)
     try:
         parts = classes[name](parts, settings)
-        added = _added(folder, parts, settings)
+        added = added_of_folder(folder, parts, settings)
     except ValueError as error:
         raise ValueError(f"{printable(source)}: {error}") from None
     if isinstance(model := parts["model"], BPE):
@@ -329,93 +331,3 @@ def _mask(vocab: Mapping[str, int], settings: Settings, default: str) -> list[Ad
     if mask is None or mask not in vocab:
         return []
     return [AddedToken(mask, vocab[mask], lstrip=True)]
-
-
-def _special(settings: Settings) -> list[str]:
-    """The special tokens in the settings."""
-    texts: list[str | None] = [*named_tokens(settings).values()]
-    # The older and the newer name of the same setting.
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        tokens = settings.get(key, [])
-        if not isinstance(tokens, (list, Mapping)) or None in map(text_of_token, tokens):
-            raise wrong(key, "a list of tokens", tokens)
-        texts += map(text_of_token, tokens) if isinstance(tokens, list) else []
-    return [*dict.fromkeys(filter(None, texts))]
-
-
-def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
-    """The added tokens: added_tokens.json, added_tokens_decoder of the settings, and named tokens.
-
-    A token that the settings name and no vocabulary has gets the next id, as in transformers.
-    """
-    vocab = parts["model"].vocab
-    found = {token.content: token for token in parts.get("added_tokens", [])}
-    default, named = [*parts["named"].values()], _special(settings)
-    special = {*default, *named}
-    if (path := folder / "added_tokens.json").exists():
-        for content, id in _vocabulary(path).items():
-            flags = {"special": content in special, "normalized": content not in special}
-            token = {"content": content, "id": id} | flags
-            found[content] = AddedToken.from_json(token, printable(path))
-    decoder = settings.get("added_tokens_decoder", {})
-    if not isinstance(decoder, Mapping):
-        raise wrong("added_tokens_decoder", "an object", decoder)
-    for key, value in decoder.items():
-        if not key.isdecimal() or len(key) > 9 or not isinstance(value, Mapping):
-            raise wrong("added_tokens_decoder", "a token for each id", {key: value})
-        read = _token({"special": False} | dict(value) | {"id": int(key)}, "added_tokens_decoder")
-        if (known := found.get(read.content)) and known.normalized and not read.special:
-            read = replace(read, normalized=True)  # a user-defined piece, such as ▁▁ for two spaces
-        found[read.content] = read
-    of_id = {token.id: token.content for token in found.values()}  # the last one, of the settings
-    found = {text: token for text, token in found.items() if of_id[token.id] == text}
-    given = {
-        text_of_token(value): value
-        for key, value in settings.items()
-        if key.endswith("_token") and isinstance(value, Mapping)
-    }
-    size = 1 + max((*vocab.values(), *(token.id for token in found.values())), default=-1)
-    for content in [*named, *default]:
-        if (content not in found or content in given) and (content in vocab or content in named):
-            id = found[content].id if content in found else vocab.get(content, size)
-            size += id == size
-            token = {"special": True, "normalized": False} | dict(given.get(content, {}))
-            found[content] = _token(token | {"content": content, "id": id}, "settings:")
-    return list(found.values())
-
-
-def _token(content: Settings, where: str) -> AddedToken:
-    """transformers 4 marks such objects with "__type": "AddedToken"."""
-    known = {key: value for key, value in content.items() if key != "__type"}
-    return AddedToken.from_json(known, where)
-
-
-def _vocabulary(path: Path) -> dict[str, int]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise wrong(printable(path), "an object of tokens and ids", content)
-    return content
-
-
-def _merges(path: Path) -> list[tuple[str, str]]:
-    """One merge "a b" per line; the first line may state the version."""
-    merges = []
-    for number, line in enumerate(read_text(path).split("\n")):
-        if line.strip() and not (number == 0 and line.startswith("#version")):
-            parts = line.rstrip("\r").split(" ")
-            if len(parts) != 2 or not all(parts):
-                raise wrong(f"{printable(path)}, line {number + 1}", "a pair of tokens", line)
-            merges.append((parts[0], parts[1]))
-    return merges
-
-
-def _lines(path: Path) -> dict[str, int]:
-    """One token per line; its id is the line number, from 0."""
-    vocab: dict[str, int] = {}
-    for id, token in enumerate(read_text(path).rstrip("\n").split("\n")):
-        token = token.rstrip("\r")
-        if vocab.setdefault(token, id) != id:
-            expected = "a token that is not in the file yet"
-            given = f"{shown(token)}, as in line {vocab[token] + 1}"
-            raise mismatch(f"{printable(path)}, line {id + 1}", expected, given)
-    return vocab

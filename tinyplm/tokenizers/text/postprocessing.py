@@ -51,9 +51,8 @@ class PostProcessor(Component):
         self, first: Encoding, second: Encoding | None = None, add_special_tokens: bool = True
     ) -> Encoding:
         texts = [first] if second is None else [first, second]
-        return Encoding.merge(
-            self.process([text.numbered(k) for k, text in enumerate(texts)], add_special_tokens)
-        )
+        numbered = [text.numbered(k) for k, text in enumerate(texts)]
+        return Encoding.merge(self.process(numbered, add_special_tokens))
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         """The ids that it adds, each with the key that specifies it in the file."""
@@ -395,9 +394,6 @@ class Sequence(PostProcessor):
 
 
 POST_PROCESSORS: dict[str, type[PostProcessor]] = {
-    "TemplateProcessing": TemplateProcessing,
-    "BertProcessing": BertProcessing,
-    "RobertaProcessing": RobertaProcessing,
-    "ByteLevel": ByteLevel,
-    "Sequence": Sequence,
+    kind.__name__: kind
+    for kind in (TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, Sequence)
 }

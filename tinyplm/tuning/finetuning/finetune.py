@@ -25,7 +25,7 @@ from ..align.learner import open_log
 from ..settings import TuningSettings
 from .freezing import joined, upper_part
 from .predict import outputs_and_loss
-from .samples import Samples, check_samples, training_batches
+from .samples import Samples, check_labelled, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 
@@ -56,7 +56,7 @@ def finetune(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Train an encoder, or a decoder with a score head; model.params become the best epoch's.
+    """Train a model with a head for labels; model.params become the best epoch's.
 
     Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
     workers and libraries give the same bits.  out/ gets log.jsonl and best/, a folder that tinyplm
@@ -81,9 +81,7 @@ def finetune(
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
-    if model.task == "causal_lm":
-        expected = "an encoder, or a decoder with task sequence_classification or multiple_choice"
-        raise TypeError(f"model: expected {expected}, got {model!r}")
+    check_labelled(model)
     if settings.auxiliary and not hasattr(model.config, "SCORED"):
         raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
     for name, samples in (("training", train), ("validation", validation)):

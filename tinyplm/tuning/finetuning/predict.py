@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_whole, known_arguments, wrong
+from ...arguments import check_whole, known_arguments
 from ...backend import to_device, to_host
 from ...core import map_shards
 from ...models.model import Model, check_model
 from ...models.tasks import loss_of
 from ...training.step import target_counts
-from .samples import Samples, check_samples, evaluation_batches
+from .samples import Samples, check_labelled, check_samples, evaluation_batches
 
 
 @known_arguments
@@ -33,12 +33,7 @@ def outputs_and_loss(
     """(outputs as from `predict`, loss); the loss is None for samples without labels."""
     check_model("model", model)
     check_samples("samples", samples)
-    if model.task == "causal_lm":
-        raise wrong(
-            "model",
-            "an encoder, or a decoder with task sequence_classification or multiple_choice",
-            model,
-        )
+    check_labelled(model)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         check_whole(name, value, 1)
     if len(samples) == 0:
@@ -48,12 +43,12 @@ def outputs_and_loss(
 
     def forward(part: dict) -> tuple[dict, dict]:
         moved = to_device(part, model.device)
-        outputs = model.outputs(moved["inputs"])
+        outputs = model.outputs(model.checked(moved["inputs"]))
         losses = {
             name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0]
             for name, t in moved["targets"].items()
         }
-        outputs = {name: a for name, a in outputs.items() if name != "hidden"}
+        outputs = {n: a for n, a in outputs.items() if n not in ("hidden", "encoder_hidden")}
         return to_host(outputs), to_host(losses)
 
     for numbers in evaluation_batches(samples.lengths, batch_size):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_whole, is_whole, listed, mismatch, shown, wrong
+from ...families import LANGUAGE_MODELS
 from ...models.model import Model
 from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 
@@ -91,6 +92,16 @@ def check_task(model: Model, task: str) -> None:
     """ValueError unless the model has this task."""
     if model.task != task:
         raise ValueError(f"model: expected task {task}, got {model.task}")
+
+
+def check_labelled(model: Model) -> None:
+    """TypeError for a language model: its head has no labels."""
+    if model.task in LANGUAGE_MODELS:
+        raise TypeError(
+            "model: expected an encoder, a decoder with task sequence_classification or "
+            "multiple_choice, or an encoder-decoder with task sequence_classification or "
+            f"question_answering, got {model!r}"
+        )
 
 
 def check_samples(name: str, value: Any) -> None:
