@@ -25,7 +25,7 @@ def on_tree(f: Callable, *names: str) -> Callable:
     def component(p: Tree, x: Any, **kwargs: Any) -> tuple[Any, Callable]:
         if not isinstance(p, dict):
             raise wrong("on_tree: p", f"a dict of {', '.join(names)}", p)
-        y, back = f(x, *(p.get(name) for name in names), **kwargs)
+        y, back = f(x, *[p.get(name) for name in names], **kwargs)
 
         def backward(dy: Any) -> tuple[Tree, Any]:
             dx, *dparameters = back(dy)

@@ -21,5 +21,8 @@ def by_blocks(f: Callable[..., None], *arrays: Array) -> None:
     rows = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) for a in arrays]  # -1 fails if n is 0
     count, width = rows[0].shape[0], max(a.shape[1] for a in rows)
     step = max(1, BLOCK // max(width, 1)) if is_host(arrays[0]) else max(count, 1)
+    if 0 < count <= step:
+        f(*rows)
+        return
     for start in range(0, count, step):
         f(*(a[start : start + step] for a in rows))

@@ -58,12 +58,22 @@ def rmsnorm(x: Array, gamma: Array, *, eps: float = 1e-6) -> tuple[Array, Backwa
 @expects("x (..., D), w (D,); eps >= 0", hot=True)
 @in_float32
 def unit_rmsnorm(x: Array, w: Array, *, eps: float = 1e-6) -> tuple[Array, Backward]:
-    """y = rmsnorm(x, 1 + w): the gain is stored as its distance from 1, as in Gemma.
+    """y = gamma * xhat,   gamma = 1 + w: rmsnorm whose gain is stored as its distance from 1.
 
     Gemma team 2024, released code.   x (..., D), w (D,) -> y (..., D).
-    dx and dw = dgamma as in `rmsnorm`.
+    xhat, r, dx and dw = dgamma as in `rmsnorm`.
     """
-    return rmsnorm(x, 1 + w, eps=eps)
+    check_affine(x, w)
+    gamma = 1 + w
+    r = (mean(x**2) + eps) ** -0.5
+    xhat = x * r
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        dxhat = dy * gamma
+        dx = r * (dxhat - xhat * mean(dxhat * xhat))
+        return dx, sum_leading(dy * xhat)
+
+    return xhat * gamma, backward
 
 
 def mean(x: Array) -> Array:
