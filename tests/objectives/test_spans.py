@@ -27,7 +27,7 @@ def raises(message):
 
 
 def test_the_papers_example():
-    """Fig. 2: Thank you for inviting me to your party last week; <X> is the highest id."""
+    """The corruption of Raffel et al. 2020, fig. 2, in ids; <X> is the highest."""
     text = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
     noise = np.array([0, 0, 1, 1, 0, 0, 0, 0, 1, 0], bool)
     X, Y, Z = sentinel_ids(100, 3)

@@ -1,5 +1,7 @@
-"""The decoder's input in training: the labels, one place to the right (Vaswani et al. 2017, sec.
-3.1: "the output embeddings are offset by one position")."""
+"""The decoder's input in training: the labels, one place to the right.
+
+Vaswani et al. 2017, sec. 3.1.
+"""
 
 from __future__ import annotations
 

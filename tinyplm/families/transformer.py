@@ -27,7 +27,7 @@ from ..layers.block import post_norm
 from ..layers.dropout import dropout
 from ..layers.norm import layernorm
 from ..layers.position import sinusoidal
-from ..models import causal_lm, seq2seq, walks
+from ..models import causal_lm, seq2seq, tasks, walks
 from ..models.names import Rename, linears, weight_and_bias
 from ..models.seq2seq import Pieces, Side
 from ..models.seq2seq_config import BothSides
@@ -73,23 +73,17 @@ SIZES = {
 }
 
 
-def block_shapes(D: int, F: int, sublayers: tuple[str, ...] = ("attention", "mlp")) -> dict:
-    """The shapes of one layer: sublayers with biases, each with its norm."""
-    n = {"gamma": (D,), "beta": (D,)}
-    a = {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"}
-    m = {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)}
-    parts: dict[str, dict] = {}
-    for i, name in enumerate(sublayers, 1):
-        parts |= {f"norm{i}": n, name: m if name == "mlp" else a}
-    return parts
-
-
 def shapes(config: Any) -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D, V, three = config.d_model, config.vocab_size, ("attention", "cross", "mlp")
-    encoder = [block_shapes(D, config.encoder_ffn_dim)] * config.encoder_layers
-    decoder = [block_shapes(D, config.decoder_ffn_dim, three)] * config.decoder_layers
-    body = {"tokens": (V, D), "encoder": {"layers": encoder}, "decoder": {"layers": decoder}}
+    D, V = config.d_model, config.vocab_size
+    encoder = tasks.block_shapes(D, config.encoder_ffn_dim)
+    decoder = tasks.block_shapes(D, config.decoder_ffn_dim)
+    decoder |= {"cross": decoder["attention"], "norm3": decoder["norm2"]}
+    sides = {
+        "encoder": {"layers": [encoder] * config.encoder_layers},
+        "decoder": {"layers": [decoder] * config.decoder_layers},
+    }
+    body = {"tokens": (V, D), **sides}
     return {"body": body} if config.tie_word_embeddings else {"body": body, "head": {"W": (D, V)}}
 
 

@@ -112,7 +112,7 @@ def absorbed_attention(
 
     so attention takes place among the c themselves, one key and value for all heads:
     o = (P c) Uv,   P = softmax(scale (q_a c^T + q_r k_r^T)),   q_a = q_c Uk^T.
-    DeepSeek team 2024a, sec. 2.1.2: "W^UK can be absorbed into W^Q, and W^UV [...] into W^O".
+    DeepSeek team 2024a, sec. 2.1.2.
     Arguments, shapes, cache and gradients as there.   A query and key cost 2 C + R products a head
     instead of E + R + E2, but no key has to be expanded, which costs C (E + E2).
     backward: the chain;   dc = dk + dv of the two places where attention takes c.

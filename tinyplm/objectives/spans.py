@@ -1,10 +1,10 @@
 """Span corruption: spans of the text are replaced by sentinels, and predicted (T5: Raffel et al.
 2020, sec. 3.1.4 and fig. 2).
 
-    text       Thank you for inviting me to your party last week .
-    noise                ^^^^^^^^^^^^                   ^^^^
-    inputs     Thank you <X> me to your party <Y> week .
-    targets    <X> for inviting <Y> last <Z>
+    text       The bridge across the river was closed again
+    noise                 ^^^^^^^^^^           ^^^^^^^^^^^^
+    inputs     The bridge <X> river was <Y>
+    targets    <X> across the <Y> closed again <Z>
 
 Numbers of noise tokens and spans follow from the length alone, as in the released code, so all
 texts of one length give inputs and targets of the same length, without padding. Spans alternate
