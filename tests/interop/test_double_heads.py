@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, TOLERANCE, float64, named_gradients
+from tests.interop.families import FAMILIES
+from tests.interop.pair import TOLERANCE, float64, named_gradients
 from tests.laws import relative_error
 from tests.tuning.finetuning.test_delimiters import formats, model
 from tinyplm.core import IGNORED

@@ -14,7 +14,8 @@ transformers = pytest.importorskip("transformers")
 from safetensors.numpy import load_file, save_file
 
 import tinyplm
-from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, exact_logits, float64, padding
+from tests.interop.families import FAMILIES
+from tests.interop.pair import as_torch, assert_same, assert_same_gradients, exact_logits, float64, padding
 from tests.interop.test_causal_files import settings_in
 from tinyplm import hub
 from tinyplm.families import gemma3_text

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, TOLERANCE, float64, for_them
+from tests.interop.families import FAMILIES
+from tests.interop.pair import TOLERANCE, float64, for_them
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 
