@@ -52,29 +52,40 @@ def float64():
         gelu.forward = saved[4]
 
 
+def random_model(architecture, config, seed=0, **options):
+    """transformers' model in float64 with every trained parameter random, including biases and norms, and the logits' bias."""
+    torch.manual_seed(seed)
+    with float64():
+        model = architecture(config, **options).double().eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=model.final_logits_bias.shape)))
+    return model
+
+
+def with_ours(theirs, folder):
+    """transformers' model, and ours loaded from the folder it writes."""
+    theirs.save_pretrained(folder)
+    ours = tinyplm.load(folder)
+    assert ours.dtype == np.float64
+    return theirs, ours
+
+
 def their_config(family, **changes):
     return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, attn_implementation="eager")
 
 
 def peer(family, kind="lm", seed=0, **changes):
-    """transformers' tiny model ("lm", or its bare "body") in float64 with every parameter random, including biases and norms."""
-    torch.manual_seed(seed)
-    with float64():
-        model = getattr(FAMILIES[family], kind)(their_config(family, **changes)).double().eval()
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-    return model
+    """transformers' tiny model ("lm", or its bare "body")."""
+    return random_model(getattr(FAMILIES[family], kind), their_config(family, **changes), seed)
 
 
 def pair(family, folder, **changes):
-    """transformers' model, and ours loaded from the folder it writes."""
-    theirs = peer(family, **changes)
-    theirs.save_pretrained(folder)
-    ours = tinyplm.load(folder)
-    assert ours.dtype == np.float64
-    return theirs, ours
+    return with_ours(peer(family, **changes), folder)
 
 
 def in_float64(theirs):
