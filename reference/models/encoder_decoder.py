@@ -1,7 +1,10 @@
 """Whole encoder-decoders from their papers: from ids to logits, by the loops of reference/layers.
 
 input_ids (B, S) and decoder_input_ids (B, T), the targets shifted right by one -> logits (B, T, V).
-mask (B, S) and decoder_mask (B, T) of 0/1, 1 = a token; None: all are.
+Every function also takes the settings of `_logits`:
+
+    mask (B, S), decoder_mask (B, T)    of 0/1, 1 = a token; None: all are
+    heads, decoder_heads                of a layer on either side; None: as many as the encoder's
 
 Parameters are nested dicts of arrays, weights (in, out):
 
@@ -39,14 +42,11 @@ def transformer(
     input_ids: np.ndarray,
     decoder_input_ids: np.ndarray,
     *,
-    mask: np.ndarray | None = None,
-    decoder_mask: np.ndarray | None = None,
-    heads: int,
-    decoder_heads: int | None = None,
     activation=relu,
     eps: float = 1e-5,
     scaled: bool = True,
     halves: bool = False,
+    **settings,
 ) -> np.ndarray:
     """x_0 = sqrt(D) tokens[ids] + PE, on both sides;  logits = decoder(y_0, encoder(x_0)) tokens^T.
 
@@ -57,23 +57,15 @@ def transformer(
     """
 
     def embed(_, ids):
-        x = embedding(params["tokens"], ids=ids)
-        T, D = x.shape[1:]
-        table = sinusoidal(np.arange(T), D)
+        x = _tokens(params, ids, scaled)
+        table = sinusoidal(np.arange(x.shape[1]), x.shape[2])
         if halves:
             table = np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
-        return (math.sqrt(D) if scaled else 1.0) * x + table
+        return x + table
 
-    return _with_layernorm(
-        params,
-        input_ids,
-        decoder_input_ids,
-        embed,
-        activation,
-        eps,
-        masks=(mask, decoder_mask),
-        heads=(heads, decoder_heads),
-    )
+    norm, transform = partial(_layernorm, eps=eps), partial(mlp, activation=activation)
+    parts = {"embed": embed, "norm": norm, "transform": transform, "residual": post_norm}
+    return _logits(params, input_ids, decoder_input_ids, **parts, **settings)
 
 
 def bart(
@@ -81,14 +73,11 @@ def bart(
     input_ids: np.ndarray,
     decoder_input_ids: np.ndarray,
     *,
-    mask: np.ndarray | None = None,
-    decoder_mask: np.ndarray | None = None,
-    heads: int,
-    decoder_heads: int | None = None,
     activation=gelu,
     eps: float = 1e-5,
     scaled: bool = False,
     residual=post_norm,
+    **settings,
 ) -> np.ndarray:
     """x_0 = norm(tokens[ids] + positions[t + 2]), on both sides.
 
@@ -100,23 +89,13 @@ def bart(
     """
 
     def embed(p, ids):
-        x = embedding(params["tokens"], ids=ids)
-        T, D = x.shape[1:]
-        x = (math.sqrt(D) if scaled else 1.0) * x
-        placed = learned_positions(x, p["positions"], positions=np.arange(T) + 2)
-        return _layernorm(p["embedding_norm"], placed, eps=eps)
+        x = _tokens(params, ids, scaled)
+        placed = learned_positions(x, p["positions"], positions=np.arange(x.shape[1]) + 2)
+        return norm(p["embedding_norm"], placed)
 
-    return _with_layernorm(
-        params,
-        input_ids,
-        decoder_input_ids,
-        embed,
-        activation,
-        eps,
-        masks=(mask, decoder_mask),
-        heads=(heads, decoder_heads),
-        residual=residual,
-    )
+    norm, transform = partial(_layernorm, eps=eps), partial(mlp, activation=activation)
+    parts = {"embed": embed, "norm": norm, "transform": transform, "residual": residual}
+    return _logits(params, input_ids, decoder_input_ids, **parts, **settings)
 
 
 def t5(
@@ -124,14 +103,12 @@ def t5(
     input_ids: np.ndarray,
     decoder_input_ids: np.ndarray,
     *,
-    mask: np.ndarray | None = None,
-    decoder_mask: np.ndarray | None = None,
-    heads: int,
     buckets: int = 32,
     longest: int = 128,
     gated: bool = False,
     eps: float = 1e-6,
     scaled: bool | None = None,
+    **settings,
 ) -> np.ndarray:
     """x_0 = tokens[ids];   a sublayer is x + sublayer(norm(x)), and a norm follows the last one.
 
@@ -148,93 +125,77 @@ def t5(
         table = bucket_table(length, length, bucket)
         return relative_bias(params[side]["relative_bias"], buckets=table)
 
-    geglu = partial(gated_mlp, activation=gelu_tanh)
-    hidden = _hidden(
-        params,
-        input_ids,
-        decoder_input_ids,
-        masks=(mask, decoder_mask),
-        heads=(heads, heads),
-        embed=lambda _, ids: embedding(params["tokens"], ids=ids),
-        residual=pre_norm,
-        norm=lambda p, x: rmsnorm(x, p["gamma"], eps=eps),
-        transform=geglu if gated else partial(mlp, activation=relu),
-        biases=(
-            bias("encoder", input_ids.shape[1], True),
-            bias("decoder", decoder_input_ids.shape[1], False),
-        ),
-        scale=1.0,
-    )
     if scaled is None:
         scaled = "head" not in params
-    return _logits(params, (hidden.shape[-1] ** -0.5 if scaled else 1.0) * hidden)
-
-
-def _with_layernorm(params, input_ids, decoder_input_ids, embed, activation, eps, **settings):
-    """The logits of those with LayerNorm, whose sublayers are norm(x + sublayer(x)) by default."""
-    hidden = _hidden(
+    return _logits(
         params,
         input_ids,
         decoder_input_ids,
-        embed=embed,
-        norm=partial(_layernorm, eps=eps),
-        transform=partial(mlp, activation=activation),
-        **{"residual": post_norm, **settings},
+        embed=lambda _, ids: _tokens(params, ids, False),
+        norm=lambda p, x: rmsnorm(x, p["gamma"], eps=eps),
+        transform=partial(gated_mlp, activation=gelu_tanh)
+        if gated
+        else partial(mlp, activation=relu),
+        residual=pre_norm,
+        bias=bias("encoder", input_ids.shape[1], True),
+        decoder_bias=bias("decoder", decoder_input_ids.shape[1], False),
+        scale=1.0,
+        factor=params["tokens"].shape[1] ** -0.5 if scaled else 1.0,
+        **settings,
     )
-    return _logits(params, hidden)
 
 
-def _hidden(
+def _logits(
     params,
     input_ids,
     decoder_input_ids,
     *,
-    masks,
     heads,
+    decoder_heads=None,
+    mask=None,
+    decoder_mask=None,
     embed,
-    residual,
     norm,
     transform,
-    biases=(None, None),
+    residual,
+    bias=None,
+    decoder_bias=None,
     scale=None,
+    factor=1.0,
 ):
-    """What both sides compute: the encoder's layers, then the decoder's, which also attend to the
-    encoder's output c through cross; each side's norm after the last layer, if it has one."""
-    tokens, before = _seen(masks[0]), causal_mask(decoder_input_ids.shape[1])
-    if masks[1] is not None:
-        before = before & _seen(masks[1])
-    encoder_heads, decoder_heads = heads[0], heads[1] or heads[0]
+    """logits = factor h W + logits_bias, h being the decoder's hidden states, W the tokens^T or
+    the head's.  The decoder's layers also attend to the encoder's output c, through cross."""
+    source = None if mask is None else padding_mask(mask)
+    before = causal_mask(decoder_input_ids.shape[1])
+    if decoder_mask is not None:
+        before = before & padding_mask(decoder_mask)
 
-    def sublayer(p, name, number, f, x, **settings):
-        return residual(partial(norm, p[f"norm{number}"]), partial(f, p[name], **settings), x)
+    def hidden(p, ids, sublayers):
+        """x_0 = embed(ids), the sublayers of each layer, and the norm after the last, if any."""
+        x = embed(p, ids)
+        for layer in p["layers"]:
+            for number, (name, f) in enumerate(sublayers.items(), start=1):
+                x = residual(partial(norm, layer[f"norm{number}"]), partial(f, layer[name]), x)
+        return norm(p["norm"], x) if "norm" in p else x
 
-    p = params["encoder"]
-    x = embed(p, input_ids)
-    itself = {"bias": biases[0], "heads": encoder_heads, "mask": tokens, "scale": scale}
-    for layer in p["layers"]:
-        x = sublayer(layer, "attention", 1, multi_head_attention, x, **itself)
-        x = sublayer(layer, "mlp", 2, transform, x)
-    c = norm(p["norm"], x) if "norm" in p else x
+    attend = partial(multi_head_attention, heads=heads, scale=scale)
+    itself = partial(attend, bias=bias, mask=source)
+    c = hidden(params["encoder"], input_ids, {"attention": itself, "mlp": transform})
 
-    p = params["decoder"]
-    y = embed(p, decoder_input_ids)
-    itself = {"bias": biases[1], "heads": decoder_heads, "mask": before, "scale": scale}
-    other = {"context": c, "heads": decoder_heads, "mask": tokens, "scale": scale}
-    for layer in p["layers"]:
-        y = sublayer(layer, "attention", 1, multi_head_attention, y, **itself)
-        y = sublayer(layer, "cross", 2, multi_head_attention, y, **other)
-        y = sublayer(layer, "mlp", 3, transform, y)
-    return norm(p["norm"], y) if "norm" in p else y
+    attend = partial(multi_head_attention, heads=decoder_heads or heads, scale=scale)
+    itself = partial(attend, bias=decoder_bias, mask=before)
+    cross = partial(attend, context=c, mask=source)
+    sublayers = {"attention": itself, "cross": cross, "mlp": transform}
+    h = hidden(params["decoder"], decoder_input_ids, sublayers)
 
-
-def _logits(params, hidden):
     W = params["head"]["W"] if "head" in params else params["tokens"].T
-    return linear(hidden, W, params.get("logits_bias"))
+    return linear(factor * h, W, params.get("logits_bias"))
+
+
+def _tokens(params, ids, scaled):
+    x = embedding(params["tokens"], ids=ids)
+    return math.sqrt(x.shape[-1]) * x if scaled else x
 
 
 def _layernorm(p, x, *, eps):
     return layernorm(x, p["gamma"], p["beta"], eps=eps)
-
-
-def _seen(mask):
-    return None if mask is None else padding_mask(mask)

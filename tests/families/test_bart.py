@@ -7,6 +7,7 @@ import pytest
 
 import tinyplm
 from tests.laws import FEW, MODEL, equal, relative_error
+from tests.support.encoder_families import random_like
 from tests.support.seq2seq_families import FAMILIES, batch, labels, tiny
 from tests.support.sizes import assert_counts, assert_refused
 from tinyplm.core import flatten
@@ -26,7 +27,7 @@ def test_positions_are_the_rows_from_the_third_on():
     for family in ("bart", "mbart"):
         model = tiny(family)
         expected, backward = model(**batch())
-        gradient = backward({"hidden": np.ones_like(expected["hidden"]) * np.arange(6)})["body"]
+        gradient = backward({"hidden": random_like(expected)["hidden"]})["body"]
         for side, T in (("encoder", 5), ("decoder", 4)):
             table, d = model.params["body"][side]["positions"], gradient[side]["positions"]
             assert table.shape == (10, 6) and d[2 : T + 2].any(axis=1).all()

@@ -11,9 +11,9 @@ import pytest
 import reference.generation.beam as ref
 import tinyplm
 from tests.generation.test_beam_tables import DEFAULTS, expected_of
-from tests.generation.test_generate import MODELS, PROMPTS, bytes_model, full_pass
 from tests.laws import MODEL
 from tests.support.families import tiny
+from tests.support.generation import MODELS, PROMPTS, bytes_model, full_pass
 from tests.support.small_models import MODELS as ALL_MODELS
 from tinyplm.families import gpt2
 from tinyplm.generation import beam_search, generate

@@ -1,4 +1,4 @@
-"""Generation: cached and uncached, batched and alone, stopping, text, and invalid arguments."""
+"""Generation: cached and uncached, batched and alone, samples, invalid arguments."""
 
 from __future__ import annotations
 
@@ -11,50 +11,10 @@ import pytest
 import tinyplm
 from tests.laws import MODEL, leaves
 from tests.support.families import tiny
+from tests.support.generation import EVERYTHING, MODELS, PROMPTS, assert_same, bytes_model, full_pass, ids_of
 from tinyplm.families import gpt2, llama
-from tinyplm.generation import Continuation, Memory, generate, stream
+from tinyplm.generation import Memory, generate, stream
 from tinyplm.models import causal_lm
-from tinyplm.tokenizers import Tokenizer
-
-PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
-EVERYTHING = {"temperature": 1.5, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "repetition_penalty": 1.2, "no_repeat_ngram": 3}
-
-
-MODELS = {
-    "gpt2": lambda **changes: tiny("gpt2", n_positions=12, **changes),
-    "llama": lambda **changes: tiny("llama", max_position_embeddings=12, **changes),
-    # trained on 6 positions, stretched to 12: beyond 6 each new token changes every rotation, so keys cannot be cached
-    "dynamic": lambda **changes: tiny(
-        "llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}, **changes
-    ),
-}
-
-
-def ids_of(continuations):
-    return [text.ids for text in continuations]
-
-
-def assert_same(ours, theirs, tolerance=MODEL):
-    """The same tokens; log-probabilities to 1e-10, since reordering some thousand float64 additions leaves an error of 1e-13."""
-    assert ids_of(ours) == ids_of(theirs) and [c.finished for c in ours] == [c.finished for c in theirs]
-    for a, b in zip(ours, theirs):
-        assert np.allclose(a.log_probabilities, b.log_probabilities, rtol=0, atol=tolerance)
-        assert len(a.log_probabilities) == len(a.ids) and a.text == b.text
-
-
-def full_pass(model, ids):
-    """The log-softmax after the last id, from a pass over the last `context` ids."""
-    logits = model([ids[-model.config.context :]], grad=False)[0]["logits"][0, -1].astype("float64")
-    return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-
-
-def bytes_model(padding=0, family="gpt2", special_tokens=(), **changes):
-    """A model with single-byte tokens, those below 94 the visible ASCII characters, and `padding` extra embedding rows."""
-    tokenizer = Tokenizer.train(["a"], 256 + len(special_tokens), special_tokens)
-    model = MODELS[family](vocab_size=tokenizer.vocab_size + padding, **changes)
-    model.tokenizer = tokenizer
-    return model
-
 
 # -------------------------------------------------------------------------------------------------------- correct numbers
 
@@ -270,81 +230,6 @@ def test_penalties_count_the_prompt_and_the_row_itself():
         assert len(set(grams)) == len(grams)
     [without] = generate(tiny("gpt2"), [1, 2, 3], max_new_tokens=5, no_repeat_ngram=1)
     assert len({1, 2, 3, *without.ids}) == 8
-
-
-# --------------------------------------------------------------------------------------------------------------- stopping
-
-
-@pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("options", [{"samples": 4}, {"samples": 2, **EVERYTHING}])
-def test_it_stops_before_the_stop_tokens_and_the_other_rows_go_on_unchanged(family, options):
-    model = MODELS[family]()
-    full = generate(model, PROMPTS, max_new_tokens=30, seed=1, **options)
-    stops = {full[0].ids[5], full[-1].ids[9]}
-    stopped = generate(model, PROMPTS, max_new_tokens=30, seed=1, stop_ids=stops, **options)
-    ends = [next((n for n, token in enumerate(text.ids) if token in stops), None) for text in full]
-    assert len(set(ends)) > 2
-    for text, whole, end in zip(stopped, full, ends):
-        finished = "length" if end is None else "stop"
-        cut = dataclasses.replace(whole, ids=whole.ids[:end], log_probabilities=whole.log_probabilities[:end], finished=finished)
-        assert_same([text], [cut])
-
-
-def test_stop_ids_may_be_any_iterable():
-    expected = generate(tiny("gpt2"), [1], max_new_tokens=30, samples=4, stop_ids=[3, 5])
-    assert any(text.finished == "stop" for text in expected)
-    for stops in ({3, 5}, (5, 3), np.array([3, 5]), {3: 0, 5: 0}.keys(), iter([3, 5])):
-        assert generate(tiny("gpt2"), [1], max_new_tokens=30, samples=4, stop_ids=stops) == expected
-
-
-def test_a_stop_token_has_no_text():
-    model = bytes_model(special_tokens=["<end>"])
-    texts = generate(model, [1], max_new_tokens=50, samples=8, temperature=3.0, stop_ids=range(0, 257, 16))
-    assert any(text.finished == "stop" and len(text.text) > 3 for text in texts)
-    assert all(text.text == model.tokenizer.decode(text.ids) for text in texts)
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_text_ends_before_a_stop_string(family):
-    """Each token is one character, so a stop string spans several tokens.  The other rows are unaffected."""
-    model = bytes_model(family=family)
-    options = {"max_new_tokens": 30, "samples": 2, "vocabulary": 94, "temperature": 2.0}
-    full = generate(model, PROMPTS, **options)
-    assert all(text.text.isascii() and len(text.text) == 30 for text in full)
-    stops = [full[0].text[5:8], full[3].text[11:13], full[3].text[14], "not in any of them"]
-    for text, whole in zip(generate(model, PROMPTS, stop_strings=stops, **options), full):
-        places = [(whole.text.find(s), s) for s in stops if s in whole.text]
-        place, stop = min(places, default=(30, ""))
-        assert text.text == whole.text[:place] and text.finished == ("stop" if places else "length")
-        assert text.ids == whole.ids[: place + len(stop)]  # the ids include the stop string's tokens
-        assert np.allclose(text.log_probabilities, whole.log_probabilities[: len(text.ids)], rtol=0, atol=MODEL)
-    for end in range(1, 4):  # a partial stop string at the end of the text is text
-        stop = full[0].text[-end:] + "xyz"
-        assert_same(generate(model, PROMPTS, stop_strings=[stop], **options), full)
-
-
-def test_the_stream_gives_one_token_of_each_continuation_at_a_time():
-    model = bytes_model()
-    options = {"max_new_tokens": 20, "samples": 2, "seed": 5, "stop_ids": range(0, 256, 16), "stop_strings": ["a", "Q", "\n"]}
-    expected = generate(model, PROMPTS, **options)
-    texts = [Continuation(n // 2, [], [], "") for n in range(6)]
-    going = list(range(6))
-    for pieces in stream(model, PROMPTS, **options):
-        assert [piece.row for piece in pieces] == going
-        for piece in pieces:
-            texts[piece.row].add(piece, options["stop_ids"])
-        going = [piece.row for piece in pieces if piece.finished is None]
-    assert not going and texts == expected
-    assert all(piece.text is None for pieces in stream(tiny("gpt2"), [1], max_new_tokens=3) for piece in pieces)
-
-
-def test_a_character_is_streamed_whole():
-    """Random bytes: a character is emitted once complete, and invalid bytes become U+FFFD, as in decode."""
-    model = bytes_model()
-    pieces = [p for [p] in stream(model, model.tokenizer.encode("春天"), max_new_tokens=300, temperature=4.0)]
-    ids, text = [p.id for p in pieces], "".join(p.text for p in pieces)
-    assert text == model.tokenizer.decode(ids) and any(piece.text == "" for piece in pieces)
-    assert any(len(char.encode()) > 1 and char != "\ufffd" for char in text), "no character of several bytes came"
 
 
 # -------------------------------------------------------------------------------------------------------- devices, errors

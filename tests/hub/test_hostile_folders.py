@@ -18,9 +18,9 @@ import pytest
 import tinyplm
 from tests.support import encoder_families, families, hostile_runs
 from tests.support import hostile_folders as hostile
+from tests.support.survivor import interrupted
 from tests.test_sentence_encoder import encoder
 from tinyplm.data.packing import write_tokens
-from tinyplm.training import loop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and signals of POSIX")
 MODELS = ("gpt2", "llama", "bert", "deberta-v2", "xlnet")
@@ -102,17 +102,9 @@ def test_sentence_encoders(tmp_path):
     assert campaign(tmp_path / "whole", tmp_path, damages, hostile.try_sentences) > 200
 
 
-def test_training_runs(tmp_path, monkeypatch):
+def test_training_runs(tmp_path):
     """Each run resumes, or is refused in one line that names it."""
-    update = loop.update
-
-    def breaking(*args, step, **kwargs):
-        if step == 4:
-            raise KeyboardInterrupt
-        return update(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "update", breaking)
+    with interrupted(4):
         hostile_runs.make(tmp_path / "whole")
     assert (tmp_path / "whole" / hostile_runs.LAST / "increment.safetensors").exists()
     assert campaign(tmp_path / "whole", tmp_path, hostile_runs.run_damages(tmp_path / "whole"), hostile_runs.try_run) > 300

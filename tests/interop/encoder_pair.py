@@ -17,8 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-import tinyplm
-from tests.interop.pair import as_torch, assert_same, float64, named_gradients
+from tests.interop.pair import as_torch, assert_same, float64, named_gradients, random_model, with_ours
 from tinyplm.families import albert, bert, camembert, deberta, deberta_v2, distilbert, roberta, xlm_roberta, xlnet
 from tinyplm.hub import folders as hub
 
@@ -106,28 +105,18 @@ CASES = [(name, task) for name, family in FAMILIES.items() for task in family.mo
 
 
 def peer(family, task, seed=0, **changes):
-    """transformers' tiny model for the task in float64 with every parameter random, including biases and norms."""
+    """transformers' tiny model for the task."""
     row = FAMILIES[family]
     architecture = getattr(transformers, row.classes.get(task, row.module.TASKS[task].architecture))
-    torch.manual_seed(seed)
-    with float64():
-        labels = {"num_labels": 2 if task == "question_answering" else 3}  # transformers' span head has num_labels outputs
-        config = row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")
-        extra = {"add_pooling_layer": False} if task == "body" and "pooled" in row.module.TASKS else {}
-        model = architecture(config, **extra).double().eval()
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-    return model
+    labels = {"num_labels": 2 if task == "question_answering" else 3}  # transformers' span head has num_labels outputs
+    config = row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")
+    extra = {"add_pooling_layer": False} if task == "body" and "pooled" in row.module.TASKS else {}
+    return random_model(architecture, config, seed, **extra)
 
 
 def pair(family, task, folder, **changes):
-    """transformers' model, and ours loaded from the folder it writes."""
-    theirs = peer(family, task, **changes)
-    theirs.save_pretrained(folder)
-    ours = tinyplm.load(folder)
-    assert ours.dtype == np.float64 and ours.task == task
+    theirs, ours = with_ours(peer(family, task, **changes), folder)
+    assert ours.task == task
     return theirs, ours
 
 

@@ -9,10 +9,7 @@ step somewhere or a slightly different epsilon, shows as 1e-8 or more.  1e-9 lie
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,228 +17,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-
 import tinyplm
+from tests.interop.families import FAMILIES
 from tests.laws import relative_error
-from tinyplm.families import (
-    bloom,
-    gemma,
-    gemma2,
-    gemma3_text,
-    glm,
-    glm4,
-    gpt2,
-    llama,
-    mistral,
-    olmo2,
-    openai_gpt,
-    phi3,
-    qwen2,
-    qwen3,
-)
 from tinyplm.hub import folders as hub
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
 TOLERANCE = 1e-9
-
-# ------------------------------------------------------------------------------------------------------------ families
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What the tests need to know about a causal family: our module, transformers' classes, and a tiny config by hub names."""
-
-    module: ModuleType
-    config: type  # transformers' classes
-    lm: type
-    body: type
-    tiny: dict[str, Any]
-    context: str  # the config's name for the longest sequence
-    odd: dict[str, Any]  # changes that make width 30 with 3 heads
-    tables: tuple[str, ...]  # hub names of the embedding tables, the token table first
-    spots: tuple[str, ...]  # hub names of parameters that get difficult values: a vector, a matrix that we transpose ...
-    paths: tuple[str, ...]  # and their paths, or paths of parts of them, in our tree
-
-
-_LLAMA_SHAPED = {
-    "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
-}  # fmt: skip
-
-# Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
-FAMILIES = {
-    "gpt2": Family(
-        gpt2, transformers.GPT2Config, transformers.GPT2LMHeadModel, transformers.GPT2Model,
-        {"vocab_size": 41, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": None,
-         "eos_token_id": None},
-        context="n_positions",
-        odd={"n_embd": 30, "n_head": 3},
-        tables=("transformer.wte.weight", "transformer.wpe.weight"),
-        spots=("transformer.h.1.mlp.c_fc.bias", "transformer.h.0.attn.c_attn.bias"),
-        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.bv"),
-    ),
-    "llama": Family(
-        llama, transformers.LlamaConfig, transformers.LlamaForCausalLM, transformers.LlamaModel,
-        _LLAMA_SHAPED,
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
-    ),
-    # The windows are shorter than the length-7 sequences of `compare`.
-    "mistral": Family(
-        mistral, transformers.MistralConfig, transformers.MistralForCausalLM, transformers.MistralModel,
-        {**_LLAMA_SHAPED, "sliding_window": 3},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
-        paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
-    ),
-    "qwen2": Family(
-        qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,
-        {**_LLAMA_SHAPED, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wdown"),
-    ),
-    "qwen3": Family(
-        qwen3, transformers.Qwen3Config, transformers.Qwen3ForCausalLM, transformers.Qwen3Model,
-        {**_LLAMA_SHAPED, "head_dim": 10, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.layers.0.attention.q_norm", "body.layers.1.mlp.Wdown"),
-    ),
-    "gemma": Family(
-        gemma, transformers.GemmaConfig, transformers.GemmaForCausalLM, transformers.GemmaModel,
-        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
-    ),
-    "gemma2": Family(
-        gemma2, transformers.Gemma2Config, transformers.Gemma2ForCausalLM, transformers.Gemma2Model,
-        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None, "sliding_window": 3, "query_pre_attn_scalar": 7,
-         "attn_logit_softcapping": 1.5, "final_logit_softcapping": 1.0},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.pre_feedforward_layernorm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.layers.0.norm2.before.gamma", "body.layers.1.mlp.Wdown"),
-    ),
-    "gemma3_text": Family(
-        gemma3_text, transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, transformers.Gemma3TextModel,
-        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None, "sliding_window": 3, "query_pre_attn_scalar": 7,
-         "layer_types": ["sliding_attention", "full_attention"],
-         "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0},
-                             "sliding_attention": {"rope_type": "default", "rope_theta": 10.0}}},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.self_attn.k_norm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.layers.0.attention.k_norm", "body.layers.1.mlp.Wdown"),
-    ),
-    "olmo2": Family(
-        olmo2, transformers.Olmo2Config, transformers.Olmo2ForCausalLM, transformers.Olmo2Model,
-        {**_LLAMA_SHAPED, "pad_token_id": None},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.self_attn.k_norm.weight", "model.layers.1.mlp.down_proj.weight"),
-        paths=("body.layers.0.attention.k_norm", "body.layers.1.mlp.Wdown"),
-    ),
-    "phi3": Family(
-        phi3, transformers.Phi3Config, transformers.Phi3ForCausalLM, transformers.Phi3Model,
-        {**_LLAMA_SHAPED, "pad_token_id": None, "sliding_window": 3, "resid_pdrop": 0.1, "embd_pdrop": 0.1},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.norm.weight", "model.layers.1.self_attn.qkv_proj.weight"),
-        paths=("body.norm.gamma", "body.layers.1.attention.Wv"),
-    ),
-    "glm": Family(
-        glm, transformers.GlmConfig, transformers.GlmForCausalLM, transformers.GlmModel,
-        {**_LLAMA_SHAPED, "pad_token_id": None, "head_dim": 8},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.gate_up_proj.weight"),
-        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wup"),
-    ),
-    "glm4": Family(
-        glm4, transformers.Glm4Config, transformers.Glm4ForCausalLM, transformers.Glm4Model,
-        {**_LLAMA_SHAPED, "pad_token_id": None, "head_dim": 8},
-        context="max_position_embeddings",
-        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
-        tables=("model.embed_tokens.weight",),
-        spots=("model.layers.0.post_self_attn_layernorm.weight", "model.layers.1.mlp.gate_up_proj.weight"),
-        paths=("body.layers.0.norm1.after.gamma", "body.layers.1.mlp.Wup"),
-    ),
-    # Three heads: ALiBi's slopes for a number that is no power of two.
-    "bloom": Family(
-        bloom, transformers.BloomConfig, transformers.BloomForCausalLM, transformers.BloomModel,
-        {"vocab_size": 41, "hidden_size": 30, "n_layer": 2, "n_head": 3, "hidden_dropout": 0.1, "attention_dropout": 0.1,
-         "bos_token_id": None, "eos_token_id": None},
-        context="seq_length",
-        odd={"hidden_size": 20, "n_head": 5},
-        tables=("transformer.word_embeddings.weight",),
-        spots=("transformer.h.1.mlp.dense_h_to_4h.bias", "transformer.h.0.self_attention.query_key_value.weight"),
-        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.Wk"),
-    ),
-    "openai-gpt": Family(
-        openai_gpt, transformers.OpenAIGPTConfig, transformers.OpenAIGPTLMHeadModel, transformers.OpenAIGPTModel,
-        {"vocab_size": 41, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4},
-        context="n_positions",
-        odd={"n_embd": 30, "n_head": 3},
-        tables=("transformer.tokens_embed.weight", "transformer.positions_embed.weight"),
-        spots=("transformer.h.1.mlp.c_fc.bias", "transformer.h.0.attn.c_attn.bias"),
-        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.bv"),
-    ),
-}  # fmt: skip
-
-
-def _rope(kind, positions=12, width=16, **settings):
-    """A LLaMA config with heads wide enough (8 frequencies) that scaling treats some frequencies differently from others."""
-    return {"head_dim": width, "max_position_embeddings": positions,
-            "rope_parameters": {"rope_type": kind, "rope_theta": 100.0, **settings}}  # fmt: skip
-
-
-_STRETCH = {"factor": 4.0, "original_max_position_embeddings": 64}
-_LISTS = {"original_max_position_embeddings": 12, "short_factor": [1, 1, 1, 1.1, 1.3, 1.5, 1.5, 2], "long_factor": [*range(1, 9)]}
-# Each has room for 48 tokens.  With base 100, the frequencies make between 10 and 0.2 turns in 64 positions.  beta_fast ..
-# beta_slow and low_freq_factor .. high_freq_factor lie in that range, so several frequencies fall on the ramp between them.
-ROPES = {
-    "default": _rope("default", 48),
-    "another base": _rope("default", 48, rope_theta=50.0),
-    "linear": _rope("linear", factor=4.0),
-    "dynamic": _rope("dynamic", factor=4.0),
-    "dynamic, 1.5": _rope("dynamic", 36, factor=1.5),
-    "yarn": _rope("yarn", 256, **_STRETCH, beta_fast=8.0, beta_slow=0.5),
-    "yarn, the default betas": _rope("yarn", 256, **_STRETCH),
-    "yarn, attention_factor": _rope("yarn", 256, **_STRETCH, attention_factor=0.7),
-    "yarn, mscale": _rope("yarn", 256, **_STRETCH, mscale=0.707, mscale_all_dim=1.3),
-    "yarn, mscale alone": _rope("yarn", 256, **_STRETCH, mscale=0.707),
-    "yarn, not truncated": _rope("yarn", 256, **_STRETCH, truncate=False, beta_fast=6.0, beta_slow=0.7),
-    "yarn, one place": _rope("yarn", 256, **_STRETCH, beta_fast=20.0, beta_slow=12.0),  # low == high == 0
-    "yarn, all fast": _rope("yarn", 256, **_STRETCH, beta_fast=40.0, beta_slow=20.0),  # high < 0
-    "yarn, none fast": _rope("yarn", 256, **_STRETCH, beta_fast=0.05, beta_slow=0.04),  # low > 7
-    "yarn within its context": _rope("yarn", factor=4.0),  # original_max_position_embeddings = max_position_embeddings
-    "longrope": _rope("longrope", 48, **_LISTS),  # other factors beyond 12 positions
-    "longrope, factor": _rope("longrope", 48, **_LISTS, factor=3.0),
-    "longrope, attention_factor": _rope("longrope", 48, **_LISTS, attention_factor=0.7),
-    "llama3": _rope("llama3", 256, **_STRETCH, low_freq_factor=1.0, high_freq_factor=4.0),
-    "llama3, other factors": _rope("llama3", 256, **_STRETCH, low_freq_factor=0.3, high_freq_factor=9.0),
-}
-
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -268,29 +52,40 @@ def float64():
         gelu.forward = saved[4]
 
 
+def random_model(architecture, config, seed=0, **options):
+    """transformers' model in float64 with every trained parameter random, including biases and norms, and the logits' bias."""
+    torch.manual_seed(seed)
+    with float64():
+        model = architecture(config, **options).double().eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=model.final_logits_bias.shape)))
+    return model
+
+
+def with_ours(theirs, folder):
+    """transformers' model, and ours loaded from the folder it writes."""
+    theirs.save_pretrained(folder)
+    ours = tinyplm.load(folder)
+    assert ours.dtype == np.float64
+    return theirs, ours
+
+
 def their_config(family, **changes):
     return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, attn_implementation="eager")
 
 
 def peer(family, kind="lm", seed=0, **changes):
-    """transformers' tiny model ("lm", or its bare "body") in float64 with every parameter random, including biases and norms."""
-    torch.manual_seed(seed)
-    with float64():
-        model = getattr(FAMILIES[family], kind)(their_config(family, **changes)).double().eval()
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-    return model
+    """transformers' tiny model ("lm", or its bare "body")."""
+    return random_model(getattr(FAMILIES[family], kind), their_config(family, **changes), seed)
 
 
 def pair(family, folder, **changes):
-    """transformers' model, and ours loaded from the folder it writes."""
-    theirs = peer(family, **changes)
-    theirs.save_pretrained(folder)
-    ours = tinyplm.load(folder)
-    assert ours.dtype == np.float64
-    return theirs, ours
+    return with_ours(peer(family, **changes), folder)
 
 
 def in_float64(theirs):

@@ -16,8 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import tinyplm
-from tests.interop.pair import as_torch, assert_same, assert_same_gradients, float64, padding
+from tests.interop.pair import as_torch, assert_same, assert_same_gradients, float64, padding, random_model, with_ours
 from tinyplm.families import bart, marian, mbart, mt5, t5
 from tinyplm.hub import folders as hub
 
@@ -66,20 +65,12 @@ FIRST = 3  # of the tokens in tests: those before are special
 
 
 def peer(family, seed=0, **changes):
-    """transformers' tiny model in float64 with every trained parameter random, and the bias of the logits."""
+    """transformers' tiny model."""
     row = FAMILIES[family]
-    torch.manual_seed(seed)
-    with float64():
-        model = row.lm(row.config(**{**row.tiny, **changes}, attn_implementation="eager")).double().eval()
-    rng = np.random.default_rng(seed)
+    model = random_model(row.lm, row.config(**{**row.tiny, **changes}, attn_implementation="eager"), seed)
     with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
         for side in ("encoder", "decoder") if family == "marian" else ():
             model.get_parameter(f"model.{side}.embed_positions.weight").copy_(torch.from_numpy(sinusoids(model.config)))
-        if hasattr(model, "final_logits_bias"):
-            model.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=model.final_logits_bias.shape)))
     return model
 
 
@@ -91,12 +82,7 @@ def sinusoids(config):
 
 
 def pair(family, folder, **changes):
-    """transformers' model, and ours loaded from the folder it writes."""
-    theirs = peer(family, **changes)
-    theirs.save_pretrained(folder)
-    ours = tinyplm.load(folder)
-    assert ours.dtype == np.float64
-    return theirs, ours
+    return with_ours(peer(family, **changes), folder)
 
 
 def gradients_of(theirs):

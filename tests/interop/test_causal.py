@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tests.interop.pair import FAMILIES, assert_same, assert_same_gradients, compare, for_them, named_gradients, padding, pair
+from tests.interop.families import FAMILIES
+from tests.interop.pair import assert_same, assert_same_gradients, compare, for_them, named_gradients, padding, pair
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 from tinyplm.optim.adamw import AdamW

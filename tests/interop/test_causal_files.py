@@ -17,8 +17,8 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file
 
 import tinyplm
+from tests.interop.families import FAMILIES
 from tests.interop.pair import (
-    FAMILIES,
     FILE_DTYPES,
     assert_bit_equal,
     assert_same,

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, TOLERANCE, float64, named_gradients
+from tests.interop.families import FAMILIES
+from tests.interop.pair import TOLERANCE, float64, named_gradients, random_model, with_ours
 from tests.laws import relative_error
 from tests.tuning.finetuning.test_delimiters import formats, model
 from tinyplm.core import IGNORED
@@ -22,16 +23,8 @@ from tinyplm.tuning.settings import TuningSettings
 
 def pair(folder, **changes):
     row = FAMILIES["openai-gpt"]
-    torch.manual_seed(0)
-    with float64():
-        config = row.config(**{**row.tiny, **changes}, attn_implementation="eager")
-        theirs = transformers.OpenAIGPTDoubleHeadsModel(config).double().eval()
-    draw = np.random.default_rng(0)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.add_(torch.from_numpy(draw.normal(0, 0.3, p.shape)))
-    theirs.save_pretrained(folder)
-    return theirs, tinyplm.load(folder)
+    config = row.config(**{**row.tiny, **changes}, attn_implementation="eager")
+    return with_ours(random_model(transformers.OpenAIGPTDoubleHeadsModel, config), folder)
 
 
 @pytest.mark.parametrize(("B", "N", "T", "odd"), [(2, 3, 7, False), (1, 2, 2, False), (3, 2, 5, True)])

@@ -13,7 +13,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from reference.layers.activation import relu, silu
 from reference.models import encoder_decoder as ref
-from tests.interop.pair import as_torch, assert_same, float64
+from tests.interop.pair import as_torch, assert_same, float64, random_model
 from tinyplm.layers.relative_bias import relative_bias
 from tinyplm.layers.relative_buckets import t5_buckets, t5_rows
 
@@ -69,20 +69,12 @@ T5 = {
 
 
 def peer(model, config, **settings):
-    """transformers' model in float64, every parameter and the bias of its logits random."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    with float64():
-        theirs = model(config(**settings, attn_implementation="eager")).double().eval()
-    frozen = [name for name, p in theirs.named_parameters() if not p.requires_grad]
+    """transformers' model, and Marian's positions in float64."""
+    theirs = random_model(model, config(**settings, attn_implementation="eager"))
+    frozen = {name: p for name, p in theirs.named_parameters() if not p.requires_grad}
     with torch.no_grad():
-        for name, p in theirs.named_parameters():
-            if name in frozen:
-                p.copy_(sines_then_cosines(p))
-            else:
-                p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-        if hasattr(theirs, "final_logits_bias"):
-            theirs.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=(1, 19))))
+        for p in frozen.values():
+            p.copy_(sines_then_cosines(p))
     assert [name.split(".")[-2] for name in frozen] == (["embed_positions"] * 2 if config.model_type == "marian" else [])
     return theirs
 

@@ -14,7 +14,17 @@ transformers = pytest.importorskip("transformers")
 from safetensors.numpy import load_file, save_file
 
 import tinyplm
-from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, exact_logits, float64, padding
+from tests.interop.families import FAMILIES
+from tests.interop.pair import (
+    as_torch,
+    assert_same,
+    assert_same_gradients,
+    exact_logits,
+    float64,
+    padding,
+    random_model,
+    with_ours,
+)
 from tests.interop.test_causal_files import settings_in
 from tinyplm import hub
 from tinyplm.families import gemma3_text
@@ -36,26 +46,17 @@ IMAGES = {"mm_tokens_per_image": 4, "image_token_index": 40, "boi_token_index": 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def whole(request):
-    """transformers' tiny model with every parameter random."""
-    torch.manual_seed(0)
     text = {**FAMILIES["gemma3_text"].tiny, "num_hidden_layers": 3, "tie_word_embeddings": request.param}
     text |= {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
     config = transformers.Gemma3Config(text_config=text, vision_config=VISION, tie_word_embeddings=request.param, **IMAGES)
     config._attn_implementation = "eager"
-    with float64():
-        model = transformers.Gemma3ForConditionalGeneration(config).double().eval()
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-    return model
+    return random_model(transformers.Gemma3ForConditionalGeneration, config)
 
 
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 def test_logits_and_gradients_of_texts(tmp_path, whole, side):
-    whole.save_pretrained(tmp_path)
-    ours = tinyplm.load(tmp_path)
-    assert ours.config.MODEL_TYPE == "gemma3_text" and ours.dtype == np.float64
+    _, ours = with_ours(whole, tmp_path)
+    assert ours.config.MODEL_TYPE == "gemma3_text"
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 38, (3, 9))
     mask, positions = padding(side, *ids.shape)

@@ -16,7 +16,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, ROPES, as_torch, assert_same, for_them, in_float64, pair
+from tests.interop.families import FAMILIES, ROPES
+from tests.interop.pair import as_torch, assert_same, for_them, in_float64, pair
 from tests.laws import relative_error
 from tinyplm.generation import Memory, generate, stream
 from tinyplm.generation.sampling import Sampling, ban_repeated_ngrams, penalise_repetition, token_distribution

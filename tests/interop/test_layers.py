@@ -1,9 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Layers and losses against torch in float64: values, and every gradient by torch's autograd.
-
-1e-10 (largest difference over largest value): reordering one layer's sums, of at most some hundred terms, changes them by 1e-14,
-and a float32 step or another epsilon shows as 1e-8.
-"""
+"""Layers against torch in float64: values, and every gradient by torch's autograd."""
 
 from __future__ import annotations
 
@@ -16,9 +12,8 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
 
-from tests.laws import gradients, relative_error
+from tests.interop.autograd import compare, rng_for, without_last
 from tinyplm.core import on_tree
-from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.block import block, post_norm, pre_norm
@@ -29,57 +24,8 @@ from tinyplm.layers.mlp import gated_mlp, mlp
 from tinyplm.layers.norm import layernorm, rmsnorm
 from tinyplm.layers.position import learned_positions
 from tinyplm.layers.softmax import log_softmax, softmax
-from tinyplm.losses.cross_entropy import cross_entropy
 
-torch.set_num_threads(1)
-
-TOLERANCE = 1e-10
 SHAPES = [(7,), (1, 5), (3, 1), (2, 3, 11), (2, 1, 3, 2)]
-
-
-def compare(ours, theirs, *args, seed=0, zero_gradients=()):
-    """ours(*args) -> y, backward against theirs(*tensors) and autograd, with a random cotangent.
-
-    args: float64 arrays, dicts of them, or None.  zero_gradients: the arguments (index, or index and name) whose exact gradient
-    is or may be zero, and rounding noise on both sides: compared by absolute difference.  Any other zero gradient would prove
-    nothing, and fails.
-    """
-
-    def leaf(a):
-        return torch.from_numpy(a.copy()).requires_grad_()
-
-    def over(f, arg):
-        return {name: f(a) for name, a in arg.items()} if isinstance(arg, dict) else None if arg is None else f(arg)
-
-    tensors = [over(leaf, arg) for arg in args]
-    y, backward = ours(*args)
-    expected = theirs(*tensors)
-    assert np.shape(y) == tuple(expected.shape)
-    cotangent = np.random.default_rng([seed, 1]).normal(size=np.shape(y))
-    expected.backward(torch.from_numpy(np.asarray(cotangent)))
-    assert_same("value", y, expected.detach().numpy())
-    for i, (g, tensor) in enumerate(zip(gradients(backward, cotangent, len(args)), tensors, strict=True)):
-        if tensor is None:
-            assert g is None
-            continue
-        theirs_by_name = over(lambda t: t.grad.numpy(), tensor)
-        pairs = [((i, n), g[n], theirs_by_name[n]) for n in tensor] if isinstance(tensor, dict) else [(i, g, theirs_by_name)]
-        for place, a, b in pairs:
-            if place in zero_gradients:
-                assert a.shape == b.shape and np.max(np.abs(a - b)) < 1e-12, f"the gradient of argument {place}"
-            else:
-                assert np.any(b), f"argument {place}: a zero gradient proves nothing"
-                assert_same(f"the gradient of argument {place}", a, b)
-
-
-def assert_same(name, ours, theirs):
-    assert np.isfinite(theirs).all()
-    error = relative_error(ours, theirs)
-    assert error < TOLERANCE, f"{name} differs by {error:.1e}"
-
-
-def rng_for(*numbers):
-    return np.random.default_rng([7, *numbers])
 
 
 # ---------------------------------------------------------------------------------------- linear, embedding, activations
@@ -169,20 +115,8 @@ def compare_norms(shape, eps, shift, spread, constant=False):
     x, gamma, beta = rng.normal(shift, spread, shape), rng.normal(1, 1, D), rng.normal(size=D)
     zero = {"zero_gradients": (0, 1) if constant else ()}
     compare(partial(layernorm, eps=eps), lambda x, g, b: F.layer_norm(x, D, g, b, eps), x, gamma, beta, **zero)
-    compare(lambda x, g: _without_last(layernorm(x, g, eps=eps)), lambda x, g: F.layer_norm(x, D, g, None, eps), x, gamma, **zero)
+    compare(lambda x, g: without_last(layernorm(x, g, eps=eps)), lambda x, g: F.layer_norm(x, D, g, None, eps), x, gamma, **zero)
     compare(partial(rmsnorm, eps=eps), lambda x, g: F.rms_norm(x, D, g, eps), x, gamma)
-
-
-def _without_last(result):
-    """A component called without its last, optional argument: that gradient is None and is dropped."""
-    y, back = result
-
-    def backward(dy):
-        *grads, last = back(dy)
-        assert last is None
-        return tuple(grads)
-
-    return y, backward
 
 
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[-1] > 1])
@@ -234,7 +168,7 @@ def test_attention(B, H, K, T, S, E, E2, mask_kind, bias_kind):
 def test_attention_with_a_given_scale_and_torch_s_own_causal_mask(scale):
     rng = rng_for(4)
     q, k, v = (rng.normal(size=(2, 2, 5, 3)) for _ in "qkv")
-    compare(lambda q, k, v: _without_last(attention(q, k, v, mask=causal_mask(5), scale=scale)),
+    compare(lambda q, k, v: without_last(attention(q, k, v, mask=causal_mask(5), scale=scale)),
             partial(F.scaled_dot_product_attention, is_causal=True, scale=scale), q, k, v)  # fmt: skip
 
 
@@ -244,7 +178,7 @@ def test_attention_of_rows_that_may_attend_to_nothing():
     q, k, v = (rng.normal(size=(2, 2, 4, 3)) for _ in "qkv")
     mask = np.tril(np.ones((2, 1, 4, 4), dtype=bool))
     mask[1, :, :, :2] = False  # left padding: the first two queries of the second sample see nothing
-    compare(lambda q, k, v: _without_last(attention(q, k, v, mask=mask)),
+    compare(lambda q, k, v: without_last(attention(q, k, v, mask=mask)),
             partial(F.scaled_dot_product_attention, attn_mask=torch.from_numpy(mask)), q, k, v)  # fmt: skip
     assert not attention(q, k, v, mask=mask)[0][1, :, :2].any()
 
@@ -286,7 +220,7 @@ def test_cross_attention(B, T, S, D, Dc, heads, bias, masked):
     if masked:
         mask[:, -2:] = True
     theirs = partial(_torch_attention, heads=heads, mask=mask, width=D, context_width=Dc)
-    compare(lambda p, x, c: _without_last(multi_head_attention(p, x, c, heads=heads, mask=mask)), theirs, p, x, context,
+    compare(lambda p, x, c: without_last(multi_head_attention(p, x, c, heads=heads, mask=mask)), theirs, p, x, context,
             zero_gradients=KEY_BIAS)  # fmt: skip
 
 
@@ -297,7 +231,7 @@ def test_self_attention(bias):
     theirs = partial(_torch_attention, context=None, heads=2, mask=causal_mask(5), width=6, context_width=6)
 
     def ours(p, x):
-        return _without_last(_without_last(multi_head_attention(p, x, heads=2, mask=causal_mask(5))))
+        return without_last(without_last(multi_head_attention(p, x, heads=2, mask=causal_mask(5))))
 
     compare(ours, theirs, p, x, zero_gradients=KEY_BIAS)
 
@@ -320,7 +254,7 @@ def test_block(norm_first, activation):
 
     def ours(flat, x):
         def self_attention(p, x):
-            return _without_last(_without_last(multi_head_attention(p, x, heads=heads, mask=mask)))
+            return without_last(without_last(multi_head_attention(p, x, heads=heads, mask=mask)))
 
         tree = {part: {n.split(".")[1]: a for n, a in flat.items() if n.startswith(part + ".")} for part in p}
         y, back = block(tree, x, residual=pre_norm if norm_first else post_norm, attention=self_attention,
@@ -349,56 +283,3 @@ def test_block(norm_first, activation):
         return torch.func.functional_call(module, weights, (x,), {"src_mask": ~torch.from_numpy(mask)})
 
     compare(ours, theirs, flat, rng.normal(size=(2, 5, D)), zero_gradients=((0, "attention.bk"),))
-
-
-# ---------------------------------------------------------------------------------------------------------- cross-entropy
-
-
-@pytest.mark.parametrize(("shape", "V"), [((1,), 2), ((7,), 5), ((3, 4), 11), ((2, 1, 3), 3)])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-@pytest.mark.parametrize("ignored", [True, False])
-def test_cross_entropy(shape, V, smoothing, ignored):
-    """From logits, and in chunks from hidden states; torch also divides by the number of targets that count."""
-    rng = rng_for(*shape, V)
-    targets = rng.integers(0, V, shape)
-    if ignored and targets.size > 1:
-        targets.reshape(-1)[[0, -1]] = [-100, rng.integers(0, V)]
-    t = torch.from_numpy(targets.reshape(-1))
-
-    def theirs(logits):
-        return F.cross_entropy(logits.reshape(-1, V), t, label_smoothing=smoothing)
-
-    compare(partial(cross_entropy, targets=targets, smoothing=smoothing), theirs, rng.normal(0, 3, (*shape, V)))
-    hidden, W, b = rng.normal(size=(*shape, 4)), rng.normal(size=(4, V)), rng.normal(size=V)
-    for chunk in (1, 2, 100):
-        compare(partial(vocabulary_cross_entropy, targets=targets, smoothing=smoothing, chunk=chunk),
-                lambda x, W, b: theirs(F.linear(x, W.T, b)), hidden, W, b)  # fmt: skip
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_cross_entropy_with_another_ignored_index_weights_and_total(smoothing):
-    """Per-token weights, which torch lacks: its unreduced losses are weighted here.  `total` replaces the sum of the weights."""
-    rng = rng_for(8)
-    targets, weights = rng.integers(0, 6, (3, 5)), rng.random((3, 5))
-    targets[1, 1:4] = targets[2, 0] = 3
-    t = torch.from_numpy(targets.reshape(-1))
-
-    def theirs(logits, total):
-        each = F.cross_entropy(logits.reshape(-1, 6), t, label_smoothing=smoothing, ignore_index=3, reduction="none")
-        return (each * torch.from_numpy(weights.reshape(-1))).sum() / total
-
-    options = {"targets": targets, "weights": weights, "smoothing": smoothing, "ignore_index": 3}
-    logits, counted = rng.normal(size=(3, 5, 6)), weights[targets != 3].sum()
-    compare(partial(cross_entropy, **options), partial(theirs, total=counted), logits)
-    compare(partial(cross_entropy, **options, total=40), partial(theirs, total=40), logits)
-    hidden, W = rng.normal(size=(3, 5, 4)), rng.normal(size=(4, 6))
-    compare(lambda x, W: _without_last(vocabulary_cross_entropy(x, W, **options, chunk=4)),
-            lambda x, W: theirs(x @ W, counted), hidden, W)  # fmt: skip
-
-
-def test_cross_entropy_of_extreme_logits():
-    """A spread at which exp alone would overflow."""
-    rng = rng_for(9)
-    targets = rng.integers(0, 6, 20)
-    compare(partial(cross_entropy, targets=targets), lambda x: F.cross_entropy(x, torch.from_numpy(targets)),
-            rng.normal(0, 1000, (20, 6)))  # fmt: skip

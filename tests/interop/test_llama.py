@@ -13,9 +13,8 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from tests.interop.families import FAMILIES, ROPES
 from tests.interop.pair import (
-    FAMILIES,
-    ROPES,
     as_torch,
     assert_same,
     assert_same_gradients,

@@ -17,7 +17,8 @@ transformers = pytest.importorskip("transformers")
 import tokenizers as hf
 
 import tinyplm
-from tests.interop.pair import ROPES, assert_same, float64, pair, their_logits
+from tests.interop.families import ROPES
+from tests.interop.pair import assert_same, float64, pair, their_logits
 from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import llama
 from tinyplm.models.config import to_dict

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, compare, float64, pair
+from tests.interop.families import FAMILIES
+from tests.interop.pair import compare, float64, pair
 from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import mistral
 from tinyplm.generation import generate

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, as_torch, assert_same, compare, float64, in_float64, pair
+from tests.interop.families import FAMILIES
+from tests.interop.pair import as_torch, assert_same, compare, float64, in_float64, pair
 from tests.interop.test_causal_files import settings_in
 from tests.interop.test_generation import our_greedy, their_greedy
 from tinyplm.models.rope import Rope

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, assert_same, compare, exact_logits, pair
+from tests.interop.families import FAMILIES
+from tests.interop.pair import assert_same, compare, exact_logits, pair
 from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import qwen2
 from tinyplm.hub.names import count_parameters

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, TOLERANCE, float64, for_them
+from tests.interop.families import FAMILIES
+from tests.interop.pair import TOLERANCE, float64, for_them, random_model, with_ours
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 
@@ -22,15 +23,7 @@ def pair(family, folder, labels=3, problem=None, odd=False, **changes):
     row = FAMILIES[family]
     sizes = {**row.tiny, **(row.odd if odd else {}), "pad_token_id": PAD, "num_labels": labels, "problem_type": problem}
     config = row.config(**{**sizes, **changes}, attn_implementation="eager")
-    torch.manual_seed(0)
-    with float64():
-        theirs = CLASSES[family](config).double().eval()
-    draw = np.random.default_rng(0)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.add_(torch.from_numpy(draw.normal(0, 0.3, p.shape)))
-    theirs.save_pretrained(folder)
-    return theirs, tinyplm.load(folder)
+    return with_ours(random_model(CLASSES[family], config), folder)
 
 
 def inputs(B, T, side):

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import as_torch, assert_same, assert_same_gradients, float64, padding
+from tests.interop.pair import as_torch, assert_same, assert_same_gradients, float64, padding, random_model, with_ours
 from tests.interop.seq2seq_pair import FAMILIES, FIRST, gradients_of
 from tinyplm.hub import folders as hub
 
@@ -24,14 +24,8 @@ def pair(family, task, folder, **changes):
     row = FAMILIES[family]
     architecture = getattr(transformers, row.module.HEADS[task].architecture)
     labels = {"num_labels": 2 if task == "question_answering" else 3}
-    with float64():
-        theirs = architecture(row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")).double().eval()
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
-    theirs.save_pretrained(folder)
-    return theirs, tinyplm.load(folder)
+    config = row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")
+    return with_ours(random_model(architecture, config), folder)
 
 
 def inputs(B, S):

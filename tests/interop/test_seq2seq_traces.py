@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import tinyplm
-from tests.interop.pair import float64, padding
+from tests.interop.pair import float64, padding, with_ours
 from tests.interop.seq2seq_pair import FAMILIES, FIRST, peer
 
 # What no module of theirs gives: a sum with the bias of the logits, and rows before they are scaled.
@@ -35,8 +35,7 @@ def pair(family, folder):
         for name, p in theirs.named_parameters():
             if name.endswith("Attention.q.weight"):
                 p *= 0.1
-    theirs.save_pretrained(folder)
-    return theirs, tinyplm.load(folder)
+    return with_ours(theirs, folder)
 
 
 def compared(theirs, ours, T, planted=contextlib.nullcontext):

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from reference.optim import adafactor as reference
 from tests.laws import FEW, PART, relative_error
-from tests.support.survivor import QUICK, TOKENS, contents, run
+from tests.support.survivor import QUICK, TOKENS, contents, interrupted, run
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.hub.tensors import read_safetensors
 from tinyplm.optim import Adafactor, AdamW, relative_step
-from tinyplm.training import loop
 from tinyplm.training.checkpoint import find
 from tinyplm.training.settings import Settings, optimizer_of
 from tinyplm.tuning import SFTSettings
@@ -180,20 +179,11 @@ RUN = {"optimizer": "adafactor", "schedule": "inverse-sqrt", "weight_decay": 0.1
 
 
 @pytest.mark.parametrize(("workers", "full_every"), [(1, 1), (2, 3)])
-def test_a_resumed_run_is_bit_equal(tmp_path, monkeypatch, workers, full_every):
+def test_a_resumed_run_is_bit_equal(tmp_path, workers, full_every):
     options = {**RUN, "workers": workers, "full_every": full_every, "keep": 9}
     run(tmp_path / "whole", **options)
-    update = loop.update
-
-    def breaking(*args, step, **kwargs):
-        if step == 4:
-            raise KeyboardInterrupt
-        return update(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "broken", **options)
+    with interrupted(4):
+        run(tmp_path / "broken", **options)
     run(tmp_path / "broken", **options)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 

@@ -3,6 +3,7 @@ killed at a given disk operation; and the contents of a run that must not depend
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -10,14 +11,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.support import families
-from tinyplm.training import checkpoint, log
+from tinyplm.training import checkpoint, log, loop
 from tinyplm.training.checkpoint import State
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
@@ -34,6 +35,26 @@ def run(out: Path, progress: bool = False, **changes: Any) -> State:
     model = families.tiny("gpt2", resid_pdrop=0.1, dtype="float32")
     settings = Settings(**{**QUICK, **changes})
     return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
+
+
+@contextlib.contextmanager
+def interrupted(step: int) -> Iterator[None]:
+    """A run in this block ends with a KeyboardInterrupt instead of the update of this step."""
+    at, update = step, loop.update
+
+    def breaking(*args: Any, step: int, **kwargs: Any) -> Any:
+        if step == at:
+            raise KeyboardInterrupt
+        return update(*args, step=step, **kwargs)
+
+    loop.update = breaking
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        loop.update = update
+    raise AssertionError(f"the run was over before step {at}")
 
 
 def contents(out: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tests.support.families as families
 import tinyplm
 from tests.laws import equal
-from tests.support.survivor import QUICK, ROOT, contents, run, whole_latest
+from tests.support.survivor import QUICK, ROOT, contents, interrupted, run, whole_latest
 from tinyplm.core import flatten
 from tinyplm.files import read_json, write_json
 from tinyplm.hub import tensors as tensor_files
@@ -46,19 +46,8 @@ def whole(tmp_path_factory) -> dict:
 def broken(tmp_path_factory) -> Path:
     """A run with checkpoints at steps 1 to 4 (2 and 4 were the best when saved) and two steps remaining."""
     out = tmp_path_factory.mktemp("broken") / "out"
-    update = loop.update
-
-    def breaking(*args, step, **kwargs):
-        if step == 4:
-            raise KeyboardInterrupt
-        return update(*args, step=step, **kwargs)
-
-    loop.update = breaking
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(out, keep=9)
-    finally:
-        loop.update = update
+    with interrupted(4):
+        run(out, keep=9)
     return out
 
 
@@ -333,19 +322,10 @@ def test_a_base_stays_as_long_as_an_increment_needs_it(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def increments(tmp_path, monkeypatch) -> Path:
+def increments(tmp_path) -> Path:
     """A run with full checkpoints at steps 1 and 4, and increments on them at steps 2, 3 and 5 (the latest)."""
-    update = loop.update
-
-    def breaking(*args, step, **kwargs):
-        if step == 5:
-            raise KeyboardInterrupt
-        return update(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "out", full_every=3, keep=9, evaluate_every=99)
+    with interrupted(5):
+        run(tmp_path / "out", full_every=3, keep=9, evaluate_every=99)
     return tmp_path / "out"
 
 

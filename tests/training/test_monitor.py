@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.laws import FEW, MODEL, MODEL_32
-from tests.support.survivor import contents, run
+from tests.support.survivor import contents, interrupted, run
 from tinyplm.training import checkpoint, environment, log, loop, monitor, samples
 from tinyplm.training.monitor import Monitor, Outlier, improves
 from tinyplm.training.settings import Settings
@@ -199,18 +199,9 @@ def test_saving_by_the_clock_changes_no_number(tmp_path):
 # ----------------------------------------------------------------------------------------- workers and environment
 
 
-def broken_off(out, monkeypatch, **changes) -> None:
-    update = loop.update
-
-    def breaking(*args, step, **kwargs):
-        if step == 3:
-            raise KeyboardInterrupt
-        return update(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            run(out, **changes)
+def broken_off(out, **changes) -> None:
+    with interrupted(3):
+        run(out, **changes)
 
 
 def screen_of(capsys) -> str:
@@ -219,7 +210,7 @@ def screen_of(capsys) -> str:
 
 
 def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monkeypatch, capsys):
-    broken_off(tmp_path, monkeypatch)
+    broken_off(tmp_path)
     describe = environment.describe
     monkeypatch.setattr(environment, "describe", lambda *a: {**describe(*a), "numpy": "9.9.9"})
     run(tmp_path, workers=2, progress=True)
@@ -234,7 +225,7 @@ def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monke
 
 
 def test_the_same_environment_says_nothing_and_an_old_trainer_json_all(tmp_path, monkeypatch, capsys):
-    broken_off(tmp_path, monkeypatch)
+    broken_off(tmp_path)
     run(tmp_path, progress=True)
     assert "environment changed" not in screen_of(capsys)
     now = environment.describe(1, "cpu")
@@ -274,15 +265,15 @@ def test_workers_without_work_or_core_are_a_note(tmp_path, monkeypatch, capsys):
     assert screen_of(capsys).count("3 workers on 2 cores") == 1
 
 
-def test_a_log_with_gaps_is_a_note_and_garbage_after_a_power_cut_goes(tmp_path, monkeypatch, capsys):
-    broken_off(tmp_path / "x", monkeypatch)
+def test_a_log_with_gaps_is_a_note_and_garbage_after_a_power_cut_goes(tmp_path, capsys):
+    broken_off(tmp_path / "x")
     run(tmp_path / "whole")
     file = tmp_path / "x/log.jsonl"
     lines = file.read_bytes()
     file.write_bytes(lines + b"\x00\x00\xff\n" + b"more\n")  # blocks not yet flushed when the power failed
     run(tmp_path / "x")
     assert contents(tmp_path / "x") == contents(tmp_path / "whole")
-    broken_off(tmp_path / "y", monkeypatch)
+    broken_off(tmp_path / "y")
     file = tmp_path / "y/log.jsonl"
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1:]))
     run(tmp_path / "y", progress=True)

@@ -42,6 +42,32 @@ def model(family, task):
     return made
 
 
+def assert_fine_tuned(made, samples, out):
+    """The loss falls, predictions change, and the saved model makes those of the one in memory."""
+    before, start = outputs_and_loss(made, samples)
+    settings = TuningSettings(epochs=3, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
+    result = finetune(made, samples, samples, settings, out=out, progress=False)
+    assert result.scores["loss"] < start
+    saved = tinyplm.load(out / "best")
+    for name, values in predict(saved, samples).items():
+        assert not np.allclose(values[0], before[name][0])
+        assert np.allclose(values[0], predict(made, samples)[name][0])
+
+
+def assert_same_above_frozen_layers(made, samples, count):
+    """However many of the `count` layers are trained: their gradient is that of the whole."""
+    inputs, targets = samples.batch(range(len(TEXTS)))
+    full = AdamW(made.params)
+    accumulate(made, full, inputs, targets, settings=TuningSettings())
+    for layers in range(count + 1):
+        part, frozen = upper_part(made.params, layers)
+        few = AdamW(part)
+        accumulate(made, few, inputs, targets, settings=TuningSettings(), frozen=frozen)
+        assert frozen == count - layers and few.values.paths
+        for path in few.values.paths:
+            assert relative_error(few.gradient.leaves[path], full.gradient.leaves[path]) < MODEL, path
+
+
 @pytest.mark.parametrize(("family", "task"), CASES)
 def test_it_is_fine_tuned(family, task, tmp_path):
     made = model(family, task)
@@ -50,30 +76,14 @@ def test_it_is_fine_tuned(family, task, tmp_path):
     assert ("token_type_ids" in inputs) <= ("token_type_ids" in made.family.INPUTS)
     lengths = inputs["attention_mask"].sum(-1)
     assert lengths.min() < lengths.max() and (inputs["attention_mask"][..., -1] == 1).all() == FAMILIES[family].left
-    before, start = outputs_and_loss(made, samples)
-    settings = TuningSettings(epochs=3, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
-    result = finetune(made, samples, samples, settings, out=tmp_path, progress=False)
-    assert result.scores["loss"] < start
-    saved = tinyplm.load(tmp_path / "best")
-    for name, values in predict(saved, samples).items():
-        assert not np.allclose(values[0], before[name][0])
-        assert np.allclose(values[0], predict(made, samples)[name][0])
+    assert_fine_tuned(made, samples, tmp_path)
 
 
 @pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] == "sequence_classification"])
 def test_what_is_above_the_frozen_layers_has_the_same_gradient(family, task):
     made = model(family, task)
-    samples = MAKE[task](made)
-    inputs, targets = samples.batch(range(10))
     L = len(made.params["body"]["layers"])
-    full = AdamW(made.params)
-    accumulate(made, full, inputs, targets, settings=TuningSettings())
-    for layers in range(L + 1):
-        part, frozen = upper_part(made.params, layers)
-        few = AdamW(part)
-        accumulate(made, few, inputs, targets, settings=TuningSettings(), frozen=frozen)
-        for path in few.values.paths:
-            assert relative_error(few.gradient.leaves[path], full.gradient.leaves[path]) < MODEL, path
+    assert_same_above_frozen_layers(made, MAKE[task](made), L)
     depth = depths(made.params)
     assert depth["body.tokens"] == 0 and {depth[path] for path in flatten(made.params)} == set(range(L + 2))
     assert all(depth[path] == 0 for path in depth if path.startswith("body.") and not path.startswith("body.layers"))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import MODEL, relative_error
 from tests.support.seq2seq_families import FAMILIES, RATES
-from tests.support.tuning import TEXTS, tokenizer
-from tests.tuning.finetuning.test_families import MAKE
+from tests.support.tuning import tokenizer
+from tests.tuning.finetuning.test_families import MAKE, assert_fine_tuned, assert_same_above_frozen_layers
 from tinyplm.core import flatten
 from tinyplm.families import SEQ2SEQ
-from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.layerwise import depths, layerwise_rates
-from tinyplm.training.step import accumulate
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.freezing import upper_part
-from tinyplm.tuning.finetuning.predict import outputs_and_loss, predict
-from tinyplm.tuning.settings import TuningSettings
+from tinyplm.tuning.finetuning.predict import predict
 
 CASES = [(family, task) for family in ("bart", "mbart") for task in ("sequence_classification", "question_answering")]
 
@@ -41,31 +36,16 @@ def model(family, task, **changes):
 def test_it_is_fine_tuned(family, task, tmp_path):
     made = model(family, task, **RATES)
     samples = MAKE[task](made)
-    before, start = outputs_and_loss(made, samples)
+    before = predict(made, samples)
     assert before.keys() == ({"logits"} if task == "sequence_classification" else {"start_logits", "end_logits"})
-    settings = TuningSettings(epochs=3, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
-    result = finetune(made, samples, samples, settings, out=tmp_path, progress=False)
-    assert result.scores["loss"] < start
-    saved = tinyplm.load(tmp_path / "best")
-    for name, values in predict(saved, samples).items():
-        assert not np.allclose(values[0], before[name][0])
-        assert np.allclose(values[0], predict(made, samples)[name][0])
+    assert_fine_tuned(made, samples, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["bart", "mbart"])
 def test_what_is_above_the_frozen_layers_has_the_same_gradient(family):
     """The encoder's layers are frozen first, and what precedes the decoder's layers with the first of these."""
     made = model(family, "sequence_classification")
-    inputs, targets = MAKE["sequence_classification"](made).batch(range(len(TEXTS)))
-    full = AdamW(made.params)
-    accumulate(made, full, inputs, targets, settings=TuningSettings())
-    for layers in range(5):
-        part, frozen = upper_part(made.params, layers)
-        few = AdamW(part)
-        accumulate(made, few, inputs, targets, settings=TuningSettings(), frozen=frozen)
-        assert frozen == 4 - layers and few.values.paths
-        for path in few.values.paths:
-            assert relative_error(few.gradient.leaves[path], full.gradient.leaves[path]) < MODEL, path
+    assert_same_above_frozen_layers(made, MAKE["sequence_classification"](made), 4)
     depth = depths(made.params)
     assert depth.keys() == flatten(made.params).keys()
     for path, expected in {"tokens": 0, "encoder.positions": 0, "encoder.layers.1.mlp.W1": 2, "decoder.positions": 3,
