@@ -145,7 +145,7 @@ def resumed(
     parts = [run.get(name) if isinstance(run, dict) else None for name in ("options", "facts")]
     options, known = (part if isinstance(part, dict) else {None: 0} for part in parts)
     if options.keys() != expected or known.keys() != facts:
-        expected = "the options and facts of a run of this version"
+        expected = "the options and facts of a run of this script and version"
         raise ValueError(f"{file}: expected {expected}, got others")
     for name, value in options.items():
         for part in value if isinstance(value, list) else [value]:
@@ -256,8 +256,9 @@ def model_folder(folder: str | Path) -> Path:
         if named:
             return find(path, named[0])
         if (path / "run.json").is_file():
-            expected = "a run with a checkpoint"
-            raise ValueError(f"{path}: expected {expected}, got one that has saved none")
+            inside = sorted(str(file.parent) for file in path.glob("*/latest"))  # of several models
+            got = f"one of several models: {', '.join(inside)}" if inside else "one without any"
+            raise ValueError(f"{path}: expected a run with a checkpoint, got {got}")
     return path
 
 

@@ -290,7 +290,8 @@ def parser() -> Parser:
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown="0.05 of Adafactor, 0.001 of AdamW (bart)",
+        shown="0.05 for t5, relative to the size of a parameter (Adafactor), "
+        "0.001 for bart (AdamW)",
     )
     option("--warmup", 100, "Warm-up steps.", whole())
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))

@@ -45,6 +45,17 @@ def test_the_example_follows_best_in_a_run_folder(monkeypatch, tmp_path, capsys)
     assert "best: expected the name of a checkpoint folder, got 'step-3'" in example(monkeypatch, tmp_path)
 
 
+def test_a_run_of_several_models_names_them(monkeypatch, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    assert "expected a run with a checkpoint, got one without any" in example(monkeypatch, tmp_path)
+    for name in ("together", "count"):
+        saved(tmp_path / name / "step-2")
+        (tmp_path / name / "latest").write_text("step-2\n")
+    folders = f"{tmp_path / 'count'}, {tmp_path / 'together'}"
+    assert f"got one of several models: {folders}" in example(monkeypatch, tmp_path)
+    assert example(monkeypatch, tmp_path / "count", "--prompt", "a few", "--tokens", 2) is None
+
+
 def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
     saved(tmp_path, padding=3000)
     assert example(monkeypatch, tmp_path, "--tokens", 30, "--samples", 3, "--temperature", 9, "--top-p", 1) is None
