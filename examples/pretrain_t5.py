@@ -65,6 +65,7 @@ from tinyplm.objectives import (
     noised,
 )
 from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
@@ -91,6 +92,10 @@ def prepare(options: dict) -> Tokenizer:
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {held_out}")
     special = SPECIAL[options["family"]] + (SENTINELS if options["family"] == "t5" else [])
     tokenizer = Tokenizer.train(training, options["vocabulary"], special, kind="Unigram")
+    if options["family"] == "bart":  # so that whoever loads the folder frames texts as in training
+        ends = {token: tokenizer.vocab[token] for token in ("<s>", "</s>")}
+        frame = TemplateProcessing.of("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
+        tokenizer.post_processor = frame
     print(f"tokenizer  Unigram, {tokenizer.vocab_size} entries, {len(special)} of them special")
     return tokenizer
 
