@@ -30,7 +30,15 @@ def test_the_whole_story(run, example, texts, tmp_path, family, shown):
     out = tmp_path / "out"
     done = run("pretrain_t5.py", *QUICK, "--text", *texts, "--family", family, "--shown", "1", "--out", str(out))
     assert done.code == 0, done.err
-    for expected in ("corpus", "most frequent token", "most frequent after the one before", "model ", "original ", *shown):
+    for expected in (
+        "corpus",
+        "most frequent token",
+        "most frequent after the one before",
+        "model ",
+        "original ",
+        "transformers loads this folder",
+        *shown,
+    ):
         assert expected in done.out
     model = tinyplm.load(out / "step-6")
     assert model.task == "seq2seq_lm" and "<pad>" in model.tokenizer.vocab
