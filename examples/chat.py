@@ -22,6 +22,7 @@ from generate import load, sampling, sampling_options
 import tinyplm
 from tinyplm.generation import Memory, stream
 from tinyplm.memory import keep_freed_memory
+from tinyplm.models.model import check_decoder
 from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
 
 KEYS = "/new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer"
@@ -153,6 +154,7 @@ def main() -> None:
     options = parser().options()
     keep_freed_memory()
     model = load(options)
+    check_decoder("model", model)
     model.text_tokenizer()
     context = model.config.context
     if options.tokens is None:

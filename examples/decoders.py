@@ -1,4 +1,4 @@
-"""Shared by examples: a small configuration of any decoder, from a few numbers."""
+"""Shared by examples: a small configuration of any decoder, from a few numbers; a small LLaMA."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dataclasses
 from types import ModuleType
 from typing import Any
 
-from tinyplm.families import FAMILIES, architectures, family
+import tinyplm
+from tinyplm.families import FAMILIES, architectures, family, llama
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.tokenizers import Tokenizer
 
 TITLES = {
     "baichuan": "Baichuan",
@@ -87,3 +90,24 @@ def sized(
     rates = {n: dropout for n in names if n.endswith(("_pdrop", "_dropout", "_dropout_prob"))}
     fields = {n: value for n, value in {**found, **rates}.items() if n in names}
     return module.Config(**{**fields, **changes})
+
+
+def small_llama(
+    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
+) -> CausalModel:
+    """A LLaMA with random parameters for this tokenizer."""
+    config = llama.Config(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = tinyplm.create("llama", config, key=key)
+    model.tokenizer = tokenizer
+    return model

@@ -26,12 +26,12 @@ from common import (
     over_seeds,
     run_options,
     save_plot,
-    small_llama,
     spread,
     start,
     unused,
     whole,
 )
+from decoders import small_llama
 
 from tinyplm.tuning import DistillSettings, answer_loss, distill, text_sequences
 

@@ -199,13 +199,15 @@ def main() -> None:
         ("pretrained, no LM loss", False, 0.0),
         ("from scratch", True, options.auxiliary),
     ]
-    half, chance = options.nouns // 2, 1 / len(LABELS[options.format] or KINDS)
+    folders, half, chance = [], options.nouns // 2, 1 / len(LABELS[options.format] or KINDS)
     print(f"{options.format}, {options.samples} samples about {half} nouns of each kind")
     for name, fresh, auxiliary in rows:
         where = out / name.replace(",", "").replace(" ", "-")
+        folders.append(where / "best")
         accuracy, count = tuned(folder, options, nouns, where, fresh=fresh, auxiliary=auxiliary)
         print(f"{name:<24}{accuracy:>7.1%} of {count} samples about the other nouns", flush=True)
-    print(f"{'chance':<24}{chance:>7.1%}\nmodel      {out / 'language-model'}")
+    print(f"{'chance':<24}{chance:>7.1%}\n")
+    print(f"pretrained {folder}\nfine-tuned {', '.join(map(str, folders))}")
 
 
 def parser() -> Parser:

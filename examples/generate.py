@@ -1,9 +1,13 @@
 """Sample text from any saved model, from examples/pretrain.py or transformers.
 
-python examples/generate.py out/step-1200 --prompt "Return the" --samples 3 python
-examples/generate.py out --prompt "def " "class " --temperature 0 --stop "\\n\\n"
---show-log-probabilities
-python examples/generate.py out --prompt "def " --beams 4 --samples 2
+    python examples/generate.py out/step-1200 --prompt "Return the" --samples 3
+    python examples/generate.py out --prompt "def " "class " --temperature 0
+    python examples/generate.py out --prompt "def " --stop "\\n\\n" --show-log-probabilities
+    python examples/generate.py out --prompt "def " --beams 4 --samples 2
+    python examples/generate.py out-translate --prompt "the old teacher helps the cat ." --beams 4
+
+What an encoder-decoder writes for a prompt is printed below it. Its prompts may contain special
+tokens, such as <extra_id_0> or <mask>.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
 from tinyplm.generation import Continuation, beam_search, stream
+from tinyplm.generation.state import check_generates
 from tinyplm.memory import keep_freed_memory
+from tinyplm.models.seq2seq_model import Seq2SeqModel
 from tinyplm.training import incremental
 
 
@@ -86,7 +92,9 @@ def load(options: argparse.Namespace) -> tinyplm.Model:
     with warnings.catch_warnings():
         # a missing tokenizer is reported by text_tokenizer()
         warnings.simplefilter("ignore", UserWarning)
-        return tinyplm.load(path, dtype=options.dtype, device=options.device).for_decoding()
+        model = tinyplm.load(path, dtype=options.dtype, device=options.device)
+    check_generates("model", model)
+    return model.for_decoding()
 
 
 def parser() -> Parser:
@@ -94,12 +102,19 @@ def parser() -> Parser:
     parser.option(
         "--prompt", [""], "Texts to continue.", nargs="+", shown="the start of a document"
     )
-    parser.option("--tokens", 120, "Maximum number of tokens to add.", whole(1))
+    parser.option(
+        "--tokens",
+        None,
+        "Maximum number of tokens to add.",
+        whole(1),
+        shown="120; for an encoder-decoder, at most its positions",
+    )
     parser.option("--samples", 1, "Number of texts per prompt.", whole(1))
     parser.option(
         "--beams",
         None,
-        "Search for the most probable texts with N beams, and print the --samples best.",
+        "Search for the most probable texts with N beams, and print the --samples best; "
+        "temperature, top-k, top-p, min-p and seed then have no effect.",
         whole(1),
         shown="sample",
     )
@@ -117,16 +132,33 @@ def parser() -> Parser:
     return parser
 
 
+def encoded(model: tinyplm.Model, prompt: str) -> list[int]:
+    """The ids of a text to continue; for an encoder-decoder, those of a whole source."""
+    tokenizer = model.text_tokenizer()
+    if isinstance(model, Seq2SeqModel):
+        return tokenizer.encode(prompt, allow_special=True, add_special_tokens=True)
+    return tokenizer.prompt(prompt)
+
+
+def shown(model: tinyplm.Model, prompt: str) -> str:
+    """What is printed before a new text: it continues a prompt, but only answers a source."""
+    return f"{prompt}\n" if isinstance(model, Seq2SeqModel) else prompt
+
+
 def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Namespace) -> None:
     """The most probable texts of each prompt, with their log-probabilities if asked for."""
     if options.stop:
         raise ValueError("--stop: expected none with --beams, which end at the model's end tokens")
+    if options.samples > options.beams:
+        raise ValueError(
+            f"--samples: expected at most {options.beams} --beams, got {options.samples}"
+        )
     names = ("beams", "repetition_penalty", "no_repeat_ngram")
     limits = {"max_new_tokens": options.tokens, "results": options.samples}
     for text in beam_search(
         model, prompts, **limits, **{name: getattr(options, name) for name in names}
     ):
-        print(f"{options.prompt[text.prompt]}{text.text}\n")
+        print(f"{shown(model, options.prompt[text.prompt])}{text.text}\n")
         if options.show_log_probabilities:
             print(f"{text.log_probability:>10.4f}  total, {text.score:.4f} a token\n")
 
@@ -136,12 +168,15 @@ def main() -> None:
     keep_freed_memory()
     model = load(options)
     tokenizer = model.text_tokenizer()
-    prompts = [tokenizer.prompt(prompt) for prompt in options.prompt]
+    prompts = [encoded(model, prompt) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, and so starts one too
     if [] in prompts and begin is None:
         expected = "a text, since the tokenizer has no token to start a document"
         raise ValueError(f"--prompt: expected {expected}, got an empty one")
     prompts = [prompt or [begin] for prompt in prompts]
+    if options.tokens is None:
+        positions = model.config.context if isinstance(model, Seq2SeqModel) else None
+        options.tokens = min(120, positions or 120)
     if options.beams is not None:
         return search(model, prompts, options)
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
@@ -164,7 +199,7 @@ def main() -> None:
         **sampling(options),
     )
     if alone:
-        print(options.prompt[0], end="", flush=True)
+        print(shown(model, options.prompt[0]), end="", flush=True)
     for pieces in steps:
         for piece in pieces:
             texts[piece.row].add(piece, ends)
@@ -172,7 +207,7 @@ def main() -> None:
                 print(piece.text, end="", flush=True)
     seconds = time.perf_counter() - begin_time
     for text in texts:
-        print("\n" if alone else f"{options.prompt[text.prompt]}{text.text}\n")
+        print("\n" if alone else f"{shown(model, options.prompt[text.prompt])}{text.text}\n")
         if options.show_log_probabilities:
             for token, log_p in zip(text.ids, text.log_probabilities):
                 print(f"{log_p:>10.4f}  {tokenizer.decode([token])!r}")

@@ -36,12 +36,12 @@ from common import (
     over_seeds,
     run_options,
     save_plot,
-    small_llama,
     spread,
     start,
     unused,
     whole,
 )
+from decoders import small_llama
 
 from tinyplm import random
 from tinyplm.models.model import Model

@@ -65,6 +65,7 @@ from tinyplm.objectives import (
     noised,
 )
 from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
@@ -91,6 +92,10 @@ def prepare(options: dict) -> Tokenizer:
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {held_out}")
     special = SPECIAL[options["family"]] + (SENTINELS if options["family"] == "t5" else [])
     tokenizer = Tokenizer.train(training, options["vocabulary"], special, kind="Unigram")
+    if options["family"] == "bart":  # so that whoever loads the folder frames texts as in training
+        ends = {token: tokenizer.vocab[token] for token in ("<s>", "</s>")}
+        frame = TemplateProcessing.of("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
+        tokenizer.post_processor = frame
     print(f"tokenizer  Unigram, {tokenizer.vocab_size} entries, {len(special)} of them special")
     return tokenizer
 
@@ -290,7 +295,8 @@ def parser() -> Parser:
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown="0.05 of Adafactor, 0.001 of AdamW (bart)",
+        shown="0.05 for t5, relative to the size of a parameter (Adafactor), "
+        "0.001 for bart (AdamW)",
     )
     option("--warmup", 100, "Warm-up steps.", whole())
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, run_options, save_plot, small_llama, spread, start, unused, whole
+from common import Parser, run_options, save_plot, spread, start, unused, whole
+from decoders import small_llama
 
 from tinyplm.data.packing import pack
 from tinyplm.models.causal_model import CausalModel

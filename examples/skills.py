@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import small_llama
+from decoders import small_llama
 
 from tinyplm import random
 from tinyplm.data.corpus import default_corpus, split_documents

@@ -16,7 +16,8 @@ from tinyplm.families import llama
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\(`([^`]+)`)?", re.DOTALL)  # code, and the file it is quoted from
-NUMBER = re.compile(r"\b(steps|max_new_tokens)=\d+")  # what makes a run long
+SHORT = {"steps": 2, "warmup": 1, "max_new_tokens": 2}  # what makes a run long
+NUMBER = re.compile(rf"\b({'|'.join(SHORT)})=\d+")
 
 
 def blocks(document):
@@ -59,8 +60,9 @@ def prepare(trained, monkeypatch):
         "chosen": talk[1:],
         "rejected": [{"role": "assistant", "content": "Alan."}],
     }
-    for name, record in (("talks", {"messages": talk}), ("pairs", pair)):
-        Path(f"{name}.jsonl").write_text(f"{json.dumps(record)}\n" * 8, encoding="utf-8")
+    written = {"source": "the quick fox", "target": "the lazy dog"}
+    for name, record, count in (("talks", {"messages": talk}, 8), ("pairs", pair, 8), ("my-pairs", written, 60)):
+        Path(f"{name}.jsonl").write_text(f"{json.dumps(record)}\n" * count, encoding="utf-8")
     ids, texts = (
         np.array([[1, 2, 3]]),
         ["good fox", "bad dog", "the lazy dog", "the quick fox"],
@@ -86,6 +88,6 @@ def test_code_runs(document, trained, tmp_path, monkeypatch):
     for code, path in blocks(document):
         if not path:
             exec(
-                compile(NUMBER.sub(r"\1=2", code), f"{document}: {code.splitlines()[0]}", "exec"),
+                compile(NUMBER.sub(lambda m: f"{m[1]}={SHORT[m[1]]}", code), f"{document}: {code.splitlines()[0]}", "exec"),
                 names,
             )

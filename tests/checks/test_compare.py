@@ -231,7 +231,7 @@ BAD = [
     (lambda t: (t, traced("gpt2")), {}, "compare: expected traces of the same model, got llama and gpt2"),
     (lambda t: (t, {"a": np.ones(3), "b": np.ones(2)}), {"partial": True}, "compare: expected traces of the same model, got"),
     (lambda t: (t, {n: a for n, a in arrays_but().items() if n != "norm"}), {},
-     "compare: b: expected norm, as in a, got none (partial=True compares what both have)"),
+     "compare: b: expected norm, as in a, got none (partial=True, or --partial, compares what both have)"),
     (lambda t: ({n: a for n, a in arrays_but().items() if n != "norm"}, t), {}, "compare: a: expected norm, as in b, got none"),
     (lambda t: (t, arrays_but(norm=np.ones((3, 5)))), {},
      "compare: b: norm: expected shape (3, 5, 6), as in a, got float64 array of shape (3, 5)"),

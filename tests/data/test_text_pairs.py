@@ -74,7 +74,7 @@ def test_bad_lines_are_named_with_file_line_and_field(written):
         path = written(good.encode() + b"\n" + (bad if isinstance(bad, bytes) else bad.encode()))
         assert expected in message(lambda path=path: read_json_pairs(path))
     for bad, columns, expected in (
-        ("a", (0, 1), "pairs, line 3: expected a column 1 (from 0), got 1 columns"),
+        ("a", (0, 1), "pairs, line 3: expected at least 2 columns, separated by tabs, got 1"),
         ("a\t", (0, 1), "pairs, line 3: column 1: expected a non-empty text, got ''"),
         (" \tb", (0, 1), "pairs, line 3: column 0: expected a non-empty text, got ''"),
         (b"\xff\tb", (0, 1), "pairs, line 3: expected valid UTF-8, got "),

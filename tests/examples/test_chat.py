@@ -140,6 +140,13 @@ def test_bad_options_are_said_in_one_line(folder, options, message):
     assert done.returncode == 1 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
 
 
+def test_an_encoder_decoder_is_refused(tmp_path):
+    tinyplm.save(tinyplm.create("t5", num_layers=1, d_model=8, num_heads=2, d_kv=4, d_ff=8, vocab_size=9), tmp_path)
+    done = chat(tmp_path, "hi\n")
+    assert done.returncode == 1 and done.stderr.startswith("error: model: expected a decoder that generates text, got <t5 ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     tinyplm.save(tiny("llama"), tmp_path)
     done = chat(tmp_path, "hi\n")

@@ -68,5 +68,6 @@ def test_a_run(run, tmp_path, form):
     for row in ("pretrained", "pretrained, no LM loss", "from scratch"):
         assert re.search(rf"^{row} +\d+\.\d% of 500 samples about the other nouns$", done.out, re.MULTILINE), done.out
     folder = tmp_path / "out" / "from-scratch" / "best"
+    assert f", {folder}" in done.out
     task = "multiple_choice" if form == "choice" else "sequence_classification"
     assert tinyplm.load(folder).task == task and has_delimiters(tinyplm.load(folder).tokenizer)

@@ -10,6 +10,7 @@ import pytest
 
 import tinyplm
 from tests.families.test_gpt2 import tiny
+from tinyplm.families import transformer
 from tinyplm.tokenizers import Tokenizer
 
 
@@ -42,6 +43,17 @@ def test_the_example_follows_best_in_a_run_folder(monkeypatch, tmp_path, capsys)
     assert from_run.startswith("a few") and capsys.readouterr().out == from_run
     (tmp_path / "best").write_text("step-3\n")
     assert "best: expected the name of a checkpoint folder, got 'step-3'" in example(monkeypatch, tmp_path)
+
+
+def test_a_run_of_several_models_names_them(monkeypatch, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    assert "expected a run with a checkpoint, got one without any" in example(monkeypatch, tmp_path)
+    for name in ("together", "count"):
+        saved(tmp_path / name / "step-2")
+        (tmp_path / name / "latest").write_text("step-2\n")
+    folders = f"{tmp_path / 'count'}, {tmp_path / 'together'}"
+    assert f"got one of several models: {folders}" in example(monkeypatch, tmp_path)
+    assert example(monkeypatch, tmp_path / "count", "--prompt", "a few", "--tokens", 2) is None
 
 
 def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
@@ -96,7 +108,46 @@ def test_the_example_searches_with_beams(monkeypatch, tmp_path, capsys):
     ]
     assert capsys.readouterr().out == "".join(f"{text}\n" for text in texts)
     assert "--stop: expected none with --beams" in example(monkeypatch, tmp_path, *options, "--stop", "x")
-    assert "results: expected an integer from 1 to 1, got 2" in example(monkeypatch, tmp_path, *options, "--beams", 1)
+    assert "--samples: expected at most 1 --beams, got 2" in example(monkeypatch, tmp_path, *options, "--beams", 1)
+
+
+def test_an_encoder_decoder_reads_whole_sources(monkeypatch, tmp_path, capsys):
+    """With the special tokens that it was trained with: a mask in the text, and the end token."""
+    special = ("<pad>", "</s>", "<unk>", "<extra_id_0>")
+    tokenizer = Tokenizer.train(["a few words, a few more words"], 262, special, kind="Unigram")
+    sizes = {"num_layers": 1, "d_model": 8, "num_heads": 2, "d_kv": 4, "d_ff": 8, "vocab_size": tokenizer.vocab_size}
+    model = tinyplm.create("t5", **sizes, key=1)
+    model.tokenizer = tokenizer
+    tinyplm.save(model, tmp_path)
+    source = [*tokenizer.encode("a "), 3, *tokenizer.encode("words"), 1]
+    assert source == tinyplm.load(tmp_path).tokenizer.encode("a <extra_id_0> words", True, True)
+    (text,) = tinyplm.generate(model, source, max_new_tokens=5, temperature=0)
+    (best,) = tinyplm.beam_search(model, source, max_new_tokens=5, beams=2)
+    for options, written in (
+        (("--temperature", 0), f"{text.text}\n\n"),
+        (("--beams", 2), f"{best.text}\n\n"),
+        (("--samples", 2, "--temperature", 0), f"{text.text}\n\na <extra_id_0> words\n{text.text}\n\n"),
+    ):
+        assert example(monkeypatch, tmp_path, "--prompt", "a <extra_id_0> words", "--tokens", 5, *options) is None
+        assert capsys.readouterr().out == f"a <extra_id_0> words\n{written}"
+
+
+def test_the_default_fits_an_encoder_decoders_positions(monkeypatch, tmp_path):
+    tokenizer = Tokenizer.train(["a few words"], 262, ("<pad>", "</s>", "<unk>"), kind="Unigram")
+    sizes = {"max_position_embeddings": 16, "vocab_size": tokenizer.vocab_size}
+    tokens = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    model = tinyplm.create("transformer", **transformer.sides(8, 1, 2, 8), **sizes, **tokens)
+    model.tokenizer = tokenizer
+    tinyplm.save(model, tmp_path)
+    assert example(monkeypatch, tmp_path, "--prompt", "a few", "--temperature", 0) is None
+    assert "max_new_tokens: expected at most 16" in example(monkeypatch, tmp_path, "--prompt", "a few", "--tokens", 17)
+
+
+def test_an_encoder_generates_nothing(monkeypatch, tmp_path):
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 300}
+    tinyplm.save(tinyplm.create("bert", **sizes), tmp_path)
+    message = example(monkeypatch, tmp_path, "--prompt", "a few")
+    assert message.startswith("error: model: expected a decoder that generates text, got <bert masked_lm model")
 
 
 def test_the_example_says_in_one_line_that_it_cannot_read_a_tokenizer(monkeypatch, tmp_path, recwarn):

@@ -26,14 +26,25 @@ def example(monkeypatch):
 
 @pytest.mark.parametrize(("family", "shown"), [("t5", ("103 of them special", "source ", "T5, ")),
                                                ("bart", ("5 of them special", "noised ", "BART, "))])  # fmt: skip
-def test_the_whole_story(run, texts, tmp_path, family, shown):
+def test_the_whole_story(run, example, texts, tmp_path, family, shown):
     out = tmp_path / "out"
     done = run("pretrain_t5.py", *QUICK, "--text", *texts, "--family", family, "--shown", "1", "--out", str(out))
     assert done.code == 0, done.err
-    for expected in ("corpus", "most frequent token", "most frequent after the one before", "model ", "original ", *shown):
+    for expected in (
+        "corpus",
+        "most frequent token",
+        "most frequent after the one before",
+        "model ",
+        "original ",
+        "transformers loads this folder",
+        *shown,
+    ):
         assert expected in done.out
     model = tinyplm.load(out / "step-6")
     assert model.task == "seq2seq_lm" and "<pad>" in model.tokenizer.vocab
+    layout = example.layout_of(family, model.tokenizer)
+    ids = model.tokenizer.encode("the text", add_special_tokens=True)
+    assert ids == layout.framed(model.tokenizer.encode("the text")).tolist()  # as in training
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines() if "learning_rate" in line] == [
         *range(1, 7)
     ]

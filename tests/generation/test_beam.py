@@ -21,6 +21,7 @@ from tinyplm.generation.beam import checked_log_softmax
 from tinyplm.generation.settings import BeamSettings
 from tinyplm.generation.state import begin
 from tinyplm.layers.cache import Cache
+from tinyplm.tokenizers import Tokenizer
 
 
 def assert_same(ours, theirs):
@@ -110,6 +111,21 @@ def test_the_text_of_a_hypothesis_is_that_of_its_ids():
     assert max(token for h in found for token in h.ids) < 257 and any(h.finished == "stop" for h in found)
     assert json.loads(json.dumps(dataclasses.asdict(found[0]))) == dataclasses.asdict(found[0])  # plain numbers
     assert all(h.text is None for h in beam_search(tiny("gpt2"), [1], beams=2, results=2, max_new_tokens=3))
+
+
+def test_an_encoder_decoder_begins_a_text():
+    """Not after its start token: a text has no space at its beginning, though its first token has one."""
+    tokenizer = Tokenizer.train(["a few words, a few more words"], 60, ["<pad>", "</s>", "<unk>"], kind="Unigram")
+    model = tinyplm.create("t5", num_layers=1, d_model=8, num_heads=2, d_kv=4, d_ff=8, vocab_size=tokenizer.vocab_size)
+    model.tokenizer = tokenizer
+    assert tokenizer.decode(tokenizer.encode("words"), after=[0]) == " words"
+    sources = [[n, 1] for n in range(3, tokenizer.vocab_size)]
+    found = [
+        *beam_search(model, sources, beams=3, results=3, max_new_tokens=4),
+        *generate(model, sources, max_new_tokens=4, samples=2),
+    ]
+    assert any(tokenizer.id_to_token(one.ids[0])[0] == "▁" for one in found if one.ids)
+    assert [one.text for one in found] == [tokenizer.decode(one.ids) for one in found]
 
 
 def test_only_ids_of_the_vocabulary_are_chosen_with_the_models_log_probabilities():

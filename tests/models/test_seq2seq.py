@@ -303,9 +303,12 @@ ONE_OF = "expected one of decoder_input_ids, decoder_inputs_embeds and labels, g
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (IDS, f"{ONE_OF} 0 of them"),
-        ({**IDS, "decoder_input_ids": [[3]], "labels": [[3]]}, f"{ONE_OF} 2 of them"),
-        ({**IDS, "decoder_input_ids": [[3]], "decoder_inputs_embeds": EMBEDS}, f"{ONE_OF} 2 of them"),
+        (IDS, f"{ONE_OF} none of them"),
+        ({**IDS, "decoder_input_ids": [[3]], "labels": [[3]]}, f"{ONE_OF} decoder_input_ids and labels"),
+        (
+            {**IDS, "decoder_input_ids": [[3]], "decoder_inputs_embeds": EMBEDS},
+            f"{ONE_OF} decoder_input_ids and decoder_inputs_embeds",
+        ),
         ({"labels": [[3]]}, "expected either input_ids or inputs_embeds, and not both"),
         ({**IDS, "inputs_embeds": EMBEDS, "labels": [[3]]}, "expected either input_ids or inputs_embeds, and not both"),
         ({"input_ids": [[3, 11]], "labels": [[3]]}, "input_ids: expected integers from 0 to 10, got 11"),
@@ -320,10 +323,11 @@ ONE_OF = "expected one of decoder_input_ids, decoder_inputs_embeds and labels, g
             {**IDS, "decoder_inputs_embeds": EMBEDS[..., :5]},
             "decoder_inputs_embeds: expected shape (B, T, 6) with B, T >= 1, got",
         ),
-        ({**IDS, "decoder_input_ids": [[3], [4]]}, "decoder_input_ids: expected 1 samples, as the source has, got 2"),
+        ({**IDS, "decoder_input_ids": [[3], [4]]}, "decoder_input_ids: expected as many samples as in the source, 1, got 2"),
+        ({**IDS, "labels": [[3], [4]]}, "labels: expected as many samples as in the source, 1, got 2"),
         (
             {"inputs_embeds": np.ones((2, 2, 6)), "labels": [[3]]},
-            "decoder_input_ids: expected 2 samples, as the source has, got 1",
+            "labels: expected as many samples as in the source, 2, got 1",
         ),
         ({**IDS, "labels": [[3]], "attention_mask": [[1]]}, "attention_mask: expected shape (1, 2), got (1, 1)"),
         ({**IDS, "labels": [[3]], "attention_mask": np.ones((1, 1, 2, 2), bool)}, "attention_mask: expected shape (1, 2), got "),
@@ -365,9 +369,9 @@ def test_bad_input_of_a_loss_is_refused_in_one_line():
         ({"targets": {"logits": np.array([[3, 11]])}}, "11"),
         ({"targets": {"logits": np.array([[3, 4]]), "x": np.array([1])}}, "targets: expected a dict with logits alone, got "),
         ({"total": {"x": 3}}, "total: expected a dict with logits, got "),
-        ({"decoder_input_ids": [[3, 4]], "labels": [[3, 4]]}, f"{ONE_OF} 2 of them"),
+        ({"decoder_input_ids": [[3, 4]], "labels": [[3, 4]]}, f"{ONE_OF} decoder_input_ids and labels"),
         ({"decoder_input_ids": [[3, 4, 5]]}, "targets: expected "),
-        ({"input_ids": [[3], [4]]}, "decoder_input_ids: expected 2 samples, as the source has, got 1"),
+        ({"input_ids": [[3], [4]]}, "labels: expected as many samples as in the source, 2, got 1"),
         ({"token_type_ids": [[0, 0]]}, "loss: expected "),
     ]
     for changes, message in wrong:

@@ -84,7 +84,7 @@ def compare(
         given, other = sides if side == "ours" else sides[::-1]
         raise ValueError(
             f"compare: {given}: expected {name}, as in {other}, got none "
-            "(partial=True compares what both have)"
+            "(partial=True, or --partial, compares what both have)"
         )
     rows = _rows(ours, theirs, dtype, sides)
     lacking = [name for side, name in missing if side == "theirs"]

@@ -119,7 +119,7 @@ def _field(record: dict[str, Any], name: str, where: str) -> str:
 
 def _cell(cells: list[str], column: Any, where: str) -> str:
     if column >= len(cells):
-        raise mismatch(where, f"a column {column} (from 0)", f"{len(cells)} columns")
+        raise mismatch(where, f"at least {column + 1} columns, separated by tabs", len(cells))
     if not cells[column]:
         raise mismatch(f"{where}: column {column}", "a non-empty text", "''")
     return cells[column]

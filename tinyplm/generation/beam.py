@@ -12,7 +12,7 @@ from ..layers.softmax import log_softmax
 from ..models.model import Model
 from .sampling import ban_repeated_ngrams, check_distribution, penalise_repetition
 from .settings import MOST_TEXTS, BeamSettings, several_prompts, stops_of
-from .state import DecodingState, begin, check_generates
+from .state import DecodingState, begin, check_generates, text_before
 
 
 @dataclasses.dataclass
@@ -101,12 +101,12 @@ def beam_search(
     check_whole("prompts x beams", len(several) * beams, 1, MOST_TEXTS)
     size = settings.size(model, stops)
     state = begin(model, several, settings)
-    starts, found = [list(text) for text in state.texts], []
+    before, found = [text_before(state, n) for n in range(len(several))], []
     for hypotheses in search(state, settings, size, stops):
         found += hypotheses[:results]
     if model.tokenizer is not None:
         for one in found:
-            one.text = model.tokenizer.decode(one.ids, after=starts[one.prompt])
+            one.text = model.tokenizer.decode(one.ids, after=before[one.prompt])
     return found
 
 

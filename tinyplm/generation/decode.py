@@ -18,7 +18,7 @@ from ..models.model import Model
 from .batch import Memory
 from .sampling import Sampling, chosen_log_probabilities
 from .settings import MOST_TEXTS, GenerationSettings, several_prompts, stops_of
-from .state import DecodingState, begin, check_generates
+from .state import DecodingState, begin, check_generates, text_before
 from .text import TextStream
 
 
@@ -182,8 +182,8 @@ def _steps(
     generators = [random.generator(key) for key in keys]
     streams: list[TextStream | None] = [None] * len(going)
     if tokenizer is not None:
-        texts = [state.texts[n // samples] for n in going]
-        streams = [TextStream(tokenizer, settings.stop_strings, text) for text in texts]
+        before = [text_before(state, n // samples) for n in going]
+        streams = [TextStream(tokenizer, settings.stop_strings, ids) for ids in before]
     for step in range(settings.max_new_tokens):
         logits, texts = state.next_logits(), state.texts
         if step == 0 and samples > 1:  # so far one row for each prompt

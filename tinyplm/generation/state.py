@@ -58,3 +58,8 @@ def begin(
             raise wrong("memory", "None for an encoder-decoder", memory)
         return SourceBatch(model, prompts, settings)
     return Batch(cast(CausalModel, model), prompts, settings, memory)
+
+
+def text_before(state: DecodingState, row: int) -> list[int]:
+    """The ids whose text a new one continues: the prompt; none where a decoder begins a text."""
+    return [] if isinstance(state, SourceBatch) else list(state.texts[row])

@@ -91,10 +91,12 @@ class Seq2SeqModel(LanguageModel):
         labels: Any = None,
     ) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device; labels become decoder_input_ids."""
-        given = [decoder_input_ids, decoder_inputs_embeds, labels]
-        if sum(a is not None for a in given) != 1:
-            expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
-            raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
+        names = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+        values = (decoder_input_ids, decoder_inputs_embeds, labels)
+        given = [name for name, value in zip(names, values) if value is not None]
+        if len(given) != 1:
+            expected = f"expected one of {', '.join(names[:2])} and {names[2]}"
+            raise ValueError(f"{expected}, got {' and '.join(given) or 'none of them'}")
         if labels is not None:
             decoder_input_ids = self._shifted("labels", labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
@@ -102,8 +104,8 @@ class Seq2SeqModel(LanguageModel):
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
         )
         if source[-1] != target[-1]:
-            expected = f"{source[-1]} samples, as the source has"
-            raise mismatch("decoder_input_ids", expected, target[-1])
+            expected = f"as many samples as in the source, {source[-1]}"
+            raise mismatch(given[0], expected, target[-1])
         return self._moved(dict(zip((*SOURCE, *TARGET), (*source[:3], *target[:3]))))
 
     def _side(self, prefix: str, ids: Any, embeds: Any, mask: Any) -> tuple[Any, Any, Any, int]:
