@@ -18,7 +18,7 @@ from .config import (
     check_rates,
     check_types,
 )
-from .rope import Rope, read_rope
+from .rope import BASE, Rope, read_rope
 
 C = TypeVar("C", bound="RotaryConfig")
 
@@ -35,6 +35,7 @@ class RotaryConfig(ScoreLabels):
 
     ALIASES: ClassVar[dict[str, str]] = {}
     PARTIAL: ClassVar[float | None] = None  # the default share of a head that RoPE turns, or all
+    BASE: ClassVar[float] = BASE  # rope_theta where the file has none
     OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling", *LABELS)  # see config.to_dict
 
     vocab_size: int = 32000
@@ -98,7 +99,8 @@ class RotaryConfig(ScoreLabels):
         original = getattr(self, name, self.source.get(name))  # a field in Phi-3
         spellings = (self.rope_parameters, self.rope_scaling, self.rope_theta)
         share = self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0
-        return read_rope(*spellings, self.max_position_embeddings, original, share=share)
+        positions, base = self.max_position_embeddings, self.BASE
+        return read_rope(*spellings, positions, original, share=share, base=base)
 
     @property
     def rotary_width(self) -> int:
