@@ -40,7 +40,7 @@ from ..files import (
     write_json,
 )
 from ..memory import check_memory
-from ..models.config import for_task, from_dict, to_dict
+from ..models.config import for_task, from_dict, quantization_of, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
 from ..models.names import expand, hub_shapes, names_of, to_hub
@@ -48,6 +48,7 @@ from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
+from .mxfp4 import HubTensor, with_mxfp4
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
@@ -185,16 +186,18 @@ def load(
         settings = text_settings(settings) if within else settings
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
+        quantized = quantization_of(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
         fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
-    tensors, where = open_folder(folder)
-    tensors = text_tensors(tensors, where=where) if within else tensors
-    check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
+    stored, where = open_folder(folder)
+    stored = text_tensors(stored, where=where) if within else stored
+    check_layers(shapes_of(family, config, check_task(family, None)), stored, where=where)
     if hasattr(family, "settled"):
-        config = family.settled(config, tensors)
-    tensors = normalise_names(family, config, tensors, where=where)
+        config = family.settled(config, stored)
+    stored = normalise_names(family, config, stored, where=where)
+    tensors: Mapping[str, HubTensor] = with_mxfp4(stored, where=where) if quantized else stored
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)
@@ -204,8 +207,8 @@ def load(
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
     buffers = {"buffers": buffer_shapes_of(family, config, task)}
-    stored = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
-    tree = to_tree(tensors, names, {**own, **buffers} if stored else own, where=where, dtype=dtype)
+    full = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
+    tree = to_tree(tensors, names, {**own, **buffers} if full else own, where=where, dtype=dtype)
     read = tree.pop("buffers", {})
     params = heads.joined(tree, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None

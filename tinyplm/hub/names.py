@@ -14,11 +14,11 @@ from ..core import Tree, flatten, unflatten
 from ..files import printable
 from ..memory import check_memory
 from ..models.names import Rename, expand
-from .tensors import StoredTensor
+from .mxfp4 import HubTensor
 
 
 def to_tree(
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, HubTensor],
     names: list[Rename],
     shapes: Tree,
     *,
@@ -54,15 +54,16 @@ def to_tree(
         raise ValueError(f"{where}: {_some(problems, '; ', longest=350, room=350)}")
     dtype = np.result_type(*(tensors[hub].dtype for hub in expected) if dtype is None else (dtype,))
     check_memory(count_parameters(shapes) * dtype.itemsize, f"{where}: the parameters in {dtype}")
-    leaves = {}
+    leaves: dict[str, np.ndarray] = {}
     for hub, (paths, op, _) in expected.items():
-        parts = op.to_tree(tensors[hub].stored(), [wanted[path] for path in paths])
-        for path, part in zip(paths, parts):
-            leaves[path] = np.empty(part.shape, dtype=dtype)
-            try:
-                tensors[hub].fill(leaves[path], part, finite=True)
-            except ValueError as error:
-                raise ValueError(f"{where}: tensor {hub}: {error}") from None
+        leaves |= {path: np.empty(wanted[path], dtype=dtype) for path in paths}
+        for at, piece in tensors[hub].pieces():
+            parts = op.to_tree(piece, [wanted[path] for path in paths])
+            for path, part in zip(paths, parts):
+                try:
+                    tensors[hub].fill(leaves[path][at], part, finite=True)
+                except ValueError as error:
+                    raise ValueError(f"{where}: tensor {hub}: {error}") from None
     return unflatten(leaves, shapes)
 
 
