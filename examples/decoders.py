@@ -25,6 +25,7 @@ TITLES = {
     "internlm2": "InternLM 2",
     "llama": "LLaMA",
     "mistral": "Mistral",
+    "mixtral": "Mixtral",
     "olmo2": "OLMo 2",
     "openai-gpt": "GPT-1",
     "palm": "PaLM",

@@ -154,14 +154,14 @@ def sigmoid_gated(p: dict, x: np.ndarray, *, f) -> np.ndarray:
     return y
 
 
-def moe(p: dict, x: np.ndarray, *, choose, weigh, expert, shared=None) -> np.ndarray:
+def moe(p: dict, x: np.ndarray, *, choose, weigh, expert, shared=None, bias=None) -> np.ndarray:
     """[y, z]: y = sum_j w_j expert_c(x) + shared(x),  w = weigh(z),  z = x W + b, side by side.
 
     Shazeer et al. 2017, eq. 1; DeepSeek team 2024b, eq. 12.   x (..., D) -> (..., D + X).
     """
     router = p["router"]
     z = linear(x, router["W"], router.get("b"))
-    choice = choose(z, bias=router.get("correction"))
+    choice = choose(z, bias=bias)
     y = experts(p["experts"], x, weigh(z, choice=choice), choice=choice, expert=expert)
     more = None if shared is None else shared(p["shared"], x)
     joined = zeros(x.shape[:-1] + (x.shape[-1] + z.shape[-1],), like=(y, z, more))

@@ -21,6 +21,7 @@ from tinyplm.families import (
     gpt2,
     llama,
     mistral,
+    mixtral,
     olmo2,
     openai_gpt,
     phi3,
@@ -80,6 +81,15 @@ FAMILIES = {
         tables=("model.embed_tokens.weight",),
         spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
         paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
+    ),
+    "mixtral": Family(
+        mixtral, transformers.MixtralConfig, transformers.MixtralForCausalLM, transformers.MixtralModel,
+        {**_LLAMA_SHAPED, "sliding_window": 3, "num_local_experts": 5},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.block_sparse_moe.experts.2.w1.weight"),
+        paths=("body.norm.gamma", "body.layers.1.mlp.experts.2.Wgate"),
     ),
     "qwen2": Family(
         qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,

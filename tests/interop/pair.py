@@ -17,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from transformers import core_model_loading
+
 import tinyplm
 from tests.interop.families import FAMILIES
 from tests.laws import relative_error
@@ -76,7 +78,8 @@ def with_ours(theirs, folder):
 
 
 def their_config(family, **changes):
-    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, attn_implementation="eager")
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, **eager)
 
 
 def peer(family, kind="lm", seed=0, **changes):
@@ -136,9 +139,14 @@ def named_gradients(model):
 
     Zeros where torch has None: a parameter that did not affect the outputs.
     """
-    out = {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy().copy() for name, p in model.named_parameters()}
+    out = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    return out
+    return {name: a.numpy() for name, a in as_in_files(model, out).items()}
+
+
+def as_in_files(model, tensors):
+    """Tensors by the names of a file's: experts, which transformers joins, one by one."""
+    return core_model_loading.revert_weight_conversion(model, tensors)
 
 
 def assert_same(name, ours, theirs, tolerance=TOLERANCE):
@@ -150,7 +158,8 @@ def assert_same(name, ours, theirs, tolerance=TOLERANCE):
 def assert_same_gradients(ours, theirs):
     assert set(ours) == set(theirs)
     for name in theirs:
-        assert np.any(theirs[name]), f"{name}: a zero gradient proves nothing"
+        # an expert that no token chose has none
+        assert np.any(theirs[name]) or ".experts." in name, f"{name}: a zero gradient proves nothing"
         assert_same(f"the gradient of {name}", ours[name], theirs[name])
 
 
@@ -161,6 +170,21 @@ def sees_something(mask, ours):
     shortest = min(window(i) or T for i in range(len(ours.params["body"]["layers"])))
     t, s = np.arange(T)[:, None], np.arange(T)
     return (mask[:, None] & (s <= t) & (s > t - shortest)).any(axis=2)
+
+
+def assert_same_routing(ours, outputs, theirs, ids, kwargs, rows):
+    """The routers' logits and the balance loss of real tokens, where there are experts."""
+    if "router_logits" not in outputs:
+        return
+    with float64(), torch.no_grad():
+        output = theirs(torch.from_numpy(ids), **for_them(theirs, **kwargs), output_router_logits=True)
+    for i, logits in enumerate(output.router_logits):
+        expected = logits.numpy().reshape(*ids.shape, -1)
+        assert_same(f"router {i}", outputs["router_logits"][:, :, i][rows], expected[rows])
+    if getattr(output, "aux_loss", None) is not None:
+        targets = {"logits": np.full(ids.shape, -100)}
+        loss, _ = ours.loss(input_ids=ids, targets=targets, total={"logits": 1}, balance=1.0, **kwargs)
+        assert_same("the balance loss", loss, output.aux_loss.numpy())
 
 
 def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
@@ -183,6 +207,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
     logits = output.logits
     assert_same("logits", outputs["logits"][rows], logits.detach().numpy()[rows])
     assert_same("hidden", outputs["hidden"][rows], output.hidden_states[-1].detach().numpy()[rows])
+    assert_same_routing(ours, outputs, theirs, ids, kwargs, rows)
 
     cotangent = rng.normal(size=logits.shape) * rows[..., None]
     logits.backward(torch.from_numpy(cotangent), retain_graph=True)
@@ -216,7 +241,8 @@ def assert_bit_equal(a, b):
 def tensors_of(theirs):
     """The tensors in a file of this transformers model; a tied head appears once."""
     tied = theirs.config.tie_word_embeddings
-    return {name: t.detach() for name, t in theirs.state_dict().items() if not (tied and name == "lm_head.weight")}
+    tensors = as_in_files(theirs, {name: t.detach() for name, t in theirs.state_dict().items()})
+    return {name: t for name, t in tensors.items() if not (tied and name == "lm_head.weight")}
 
 
 def our_tensors(ours):

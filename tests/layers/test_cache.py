@@ -19,7 +19,6 @@ from tests.support.families import CONTEXT, FAMILIES, KINDS, ROPES, tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
-from tinyplm.models import causal_lm
 
 LONGEST = 12  # cache capacity of every model here
 MODELS = {
@@ -68,7 +67,8 @@ def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
         cache = outputs.pop("cache")
         assert cache.length == start + hi
         pieces.append(to_host(outputs))
-    return {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}, cache
+    names = [name for name in pieces[0] if name != "chosen_experts"]  # in float32 two may be as good
+    return {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in names}, cache
 
 
 # --------------------------------------------------------------------------------------------- pieces and the full pass
@@ -129,7 +129,7 @@ def test_the_last_logits_alone(name):
     expected = whole(model, ids)["logits"][:, -1]
 
     def last(ids, cache=None):
-        return causal_lm.last_logits(model.family, model.params, model.inputs(ids, cache=cache), config=model.config)
+        return model.last_logits(model.inputs(ids, cache=cache))
 
     logits, none = last(ids)
     assert none is None and relative_error(logits, expected) < MODEL

@@ -29,6 +29,7 @@ from tinyplm.families import (
     internlm2,
     llama,
     mistral,
+    mixtral,
     olmo2,
     openai_gpt,
     palm,
@@ -101,6 +102,15 @@ FAMILIES = {
         variants={"window of 1": {"sliding_window": 1, "tie_word_embeddings": True},
                   "no window": {"sliding_window": None, "num_key_value_heads": 4},
                   "as long as the context": {"sliding_window": CONTEXT}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Four experts, of which a token sees two; a window in the second variant.
+    "mixtral": Family(
+        mixtral,
+        mixtral.Config(**LLAMA_SHAPED, num_local_experts=4),
+        context="max_position_embeddings",
+        variants={"tied, one of three": {"tie_word_embeddings": True, "num_local_experts": 3, "num_experts_per_tok": 1},
+                  "window, all experts": {"sliding_window": 3, "num_experts_per_tok": 4}},
         dropout={"attention_dropout": 0.2},
     ),
     # A window of 2 in the upper of the two layers.

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..models.config import check_labels
+from ..models.routed import is_routed
 from ..models.seq2seq_config import SEQ2SEQ, Seq2SeqConfig
 from ..models.tasks import dense
 
@@ -35,6 +36,7 @@ FAMILIES = {
     "marian": "marian",
     "mbart": "mbart",
     "mistral": "mistral",
+    "mixtral": "mixtral",
     "mt5": "mt5",
     "olmo2": "olmo2",
     "openai-gpt": "openai_gpt",
@@ -70,10 +72,12 @@ def is_seq2seq(family: ModuleType) -> bool:
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """The class of a model: EncoderModel; CausalModel, or ScoreModel for a decoder that scores;
-    Seq2SeqModel, or Seq2SeqTaskModel with another head than a language model's."""
+    """The class of a model: EncoderModel; CausalModel, RoutedModel for a decoder with experts, or
+    ScoreModel for one that scores; Seq2SeqModel, or Seq2SeqTaskModel with another head than a
+    language model's."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
+    from ..models.routed_model import RoutedModel
     from ..models.score_model import ScoreModel
     from ..models.seq2seq_model import Seq2SeqModel
     from ..models.seq2seq_task_model import Seq2SeqTaskModel
@@ -82,7 +86,9 @@ def model_class(family: ModuleType, task: str) -> type:
         return EncoderModel
     if is_seq2seq(family):
         return Seq2SeqModel if task == SEQ2SEQ else Seq2SeqTaskModel
-    return ScoreModel if task in (SCORE, CHOICE) else CausalModel
+    if task in (SCORE, CHOICE):
+        return ScoreModel
+    return RoutedModel if is_routed(family) else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .. import random
 from ..arguments import check_choice, check_key, check_path, known_arguments, mismatch, shown, wrong
 from ..backend import array_module, to_device
 from ..backend import device as check_device
-from ..core import Tree, flatten, unflatten
+from ..core import Tree, flatten, tree_map, unflatten
 from ..families import (
     LANGUAGE_MODELS,
     architecture_of,
@@ -94,7 +94,7 @@ def create(
 def zeros(shapes: Tree, params: Tree) -> Tree:
     """Arrays of zeros of these shapes, with the dtype of the parameters: buffers of a new model."""
     dtype = next(iter(flatten(params).values())).dtype
-    return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+    return tree_map(lambda shape: np.zeros(shape, dtype), shapes)
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
@@ -13,12 +14,13 @@ from ..core.named import More
 from ..layers.cache import Cache, numbers_per_token
 from ..memory import check_memory
 from . import checks
-from .causal_lm import vocabulary_head
+from .causal_lm import last_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
-from .parts import Head
+from .parts import Body, Head
 from .protocol import Arrays, OutputOptions, Passed
+from .routed import causal_body
 
 
 class CausalModel(LanguageModel):
@@ -62,6 +64,15 @@ class CausalModel(LanguageModel):
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         return self._call(inputs, key, stacking)
+
+    def _body(self) -> Body:
+        """The family's, with the hidden states alone where it is a routed one."""
+        return causal_body(self.family, self.config, self.buffers)
+
+    def last_logits(self, inputs: Arrays) -> tuple[Any, Cache | None]:
+        """causal_lm.last_logits of inputs that are already checked, for decoding."""
+        W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
+        return last_logits(self._body(), W, self.params, inputs, cap=cap)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None

@@ -116,17 +116,16 @@ def _moe(s: Sizes) -> Case:
     p: dict[str, Any] = {"router": {"W": rng.normal(size=(s.D, X))}}
     if s.flags[0]:
         p["router"]["b"] = rng.normal(size=X)
-    if kind == 3:
-        p["router"]["correction"] = rng.normal(0, 0.1, X)
     p["experts"] = _gated(s, rng, X, bias=s.flags[1])
+    bias = rng.normal(0, 0.1, X) if kind == 3 else None
     f = partial(mlp.gated_mlp, activation=activation.silu)
-    kwargs = {**_settings(s, X, groups), "expert": f}
+    kwargs = {**_settings(s, X, groups), "expert": f, "bias": bias}
     if s.flags[2]:
         p["shared"] = {"w": rng.normal(size=(s.D, 1)), "mlp": _gated(s, rng, bias=False)}
         kwargs["shared"] = partial(moe.sigmoid_gated, f=f)
 
     def clear(x: np.ndarray) -> np.ndarray:
-        choose = partial(kwargs["choose"], bias=p["router"].get("correction"))
+        choose = partial(kwargs["choose"], bias=bias)
         logits = x @ p["router"]["W"] + p["router"].get("b", 0.0)
         chosen = np.sort(choose(logits), axis=-1)
         same = np.ones(x.shape[:-1], dtype=bool)

@@ -72,6 +72,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
              "bos_token_id": None, "eos_token_id": None},
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "sliding_window": 3},
+    "mixtral": {**_LLAMA, "num_local_experts": 4},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "qwen3": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "gemma": _LLAMA,
