@@ -28,6 +28,7 @@ torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
 TOLERANCE = 1e-9
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others know no float64
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -78,8 +79,7 @@ def with_ours(theirs, folder):
 
 
 def their_config(family, **changes):
-    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, **eager)
+    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, **EAGER)
 
 
 def peer(family, kind="lm", seed=0, **changes):

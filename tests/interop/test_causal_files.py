@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 import tinyplm
 from tests.interop.families import FAMILIES
 from tests.interop.pair import (
+    EAGER,
     FILE_DTYPES,
+    as_in_files,
     assert_bit_equal,
     assert_same,
     exact_logits,
@@ -51,7 +53,7 @@ def difficult(family, model):
 
 
 def read(family, folder, kind="lm"):
-    return getattr(FAMILIES[family], kind).from_pretrained(folder, attn_implementation="eager").eval()
+    return getattr(FAMILIES[family], kind).from_pretrained(folder, **EAGER).eval()
 
 
 def random_model(family, dtype="float64", **changes):
@@ -322,7 +324,8 @@ def test_init_has_the_distribution_of_transformers(family, tied):
     theirs = FAMILIES[family].lm(FAMILIES[family].config(**settings))
     model = tinyplm.create(family, FAMILIES[family].module.Config(**settings), key=1)
     ours = hub.gradients_by_hub_name(model, model.params)
-    expected = {name: p.detach().numpy() for name, p in theirs.named_parameters()}
+    expected = as_in_files(theirs, {name: p.detach() for name, p in theirs.named_parameters()})
+    expected = {name: p.numpy() for name, p in expected.items()}
     assert set(ours) == set(expected)
     for name, b in expected.items():
         a, n, std = ours[name], b.size, b.std()

@@ -37,6 +37,7 @@ class Config(RotaryConfig):
     ARCHITECTURE: ClassVar[str] = "MixtralForCausalLM"
     SCORED: ClassVar[str] = "MixtralForSequenceClassification"
     ALIASES: ClassVar[dict[str, str]] = {"num_experts": "num_local_experts"}
+    BASE: ClassVar[float] = 1e6
 
     intermediate_size: int = 14336
     num_key_value_heads: int | None = 8

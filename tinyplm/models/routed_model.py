@@ -29,7 +29,7 @@ class RoutedModel(CausalModel):
     """
 
     @known_arguments
-    def loss(  # type: ignore[override]  # two options more
+    def loss(
         self,
         *,
         targets: Arrays,
