@@ -73,6 +73,15 @@ def test_layers_with_a_window_alternate_with_full_ones():
     assert [named.window_of(i) for i in range(2)] == [None, 128]
 
 
+def test_initial_values():
+    """N(0, initializer_range^2) for sinks and the biases of the routers, too; other biases are 0."""
+    model = tinyplm.create("gpt_oss", dataclasses.replace(families.FAMILIES["gpt_oss"].config, num_local_experts=200), key=1)
+    layer = model.params["body"]["layers"][0]
+    b = layer["mlp"]["router"]["b"]
+    assert 0.8 < b.std() / model.config.initializer_range < 1.2 and layer["attention"]["sinks"].all()
+    assert not layer["attention"]["bq"].any() and not layer["mlp"]["experts"]["bgate"].any()
+
+
 def test_for_decoding_keeps_the_sinks():
     model = families.tiny("gpt_oss")
     fast, ids = model.for_decoding(), batch()[0]

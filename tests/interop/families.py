@@ -54,6 +54,9 @@ _LLAMA_SHAPED = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
+# otherwise the norms of a float16 file would become float32
+transformers.GptOssPreTrainedModel._keep_in_fp32_modules = None
+
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
 _LATENT = {
     "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "moe_intermediate_size": 13,
@@ -121,8 +124,8 @@ FAMILIES = {
     ),
     "gpt_oss": Family(
         gpt_oss, transformers.GptOssConfig, transformers.GptOssForCausalLM, transformers.GptOssModel,
-        {**_LLAMA_SHAPED, "head_dim": 8, "sliding_window": 3, "num_local_experts": 5, "num_experts_per_tok": 2,
-         "swiglu_limit": 0.5,
+        {**_LLAMA_SHAPED, "intermediate_size": 20, "head_dim": 8, "sliding_window": 3, "num_local_experts": 3,
+         "num_experts_per_tok": 2, "swiglu_limit": 0.5,
          "rope_parameters": {"rope_type": "yarn", "rope_theta": 50.0, "factor": 2.0, "beta_fast": 1.5, "beta_slow": 0.4,
                              "truncate": False, "original_max_position_embeddings": 6}},
         context="max_position_embeddings",

@@ -39,8 +39,8 @@ def test_every_window(tmp_path, window, side):
     [
         {"layer_types": ["full_attention", "sliding_attention"], "attention_bias": False},
         {"num_key_value_heads": 4, "head_dim": 14, "rms_norm_eps": 0.03},
-        {"num_experts_per_tok": 5, "num_hidden_layers": 3, "tie_word_embeddings": True},
-        {"num_experts_per_tok": 3, "swiglu_alpha": 0.5, "swiglu_limit": 0.1},
+        {"num_local_experts": 5, "num_experts_per_tok": 4, "num_hidden_layers": 3, "tie_word_embeddings": True},
+        {"num_experts_per_tok": 3, "num_local_experts": 6, "swiglu_alpha": 0.5, "swiglu_limit": 0.1},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 20.0}},
         {"rope_parameters": None, "max_position_embeddings": 12},
     ],

@@ -141,7 +141,12 @@ def pieces(config: Config) -> Pieces:
     return routed.routed(llama.pieces(config)._replace(window=config.window_of, mlp=every(mlp)))
 
 
-init = walks.init
+def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
+    """walks.init, with the routers' biases drawn as their matrices are, as in transformers."""
+    drawn = path.removesuffix("b") + "W" if path.endswith("router.b") else path
+    return walks.init(drawn, shape, config=config, key=key)
+
+
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
 BALANCE = routed.SWITCH
