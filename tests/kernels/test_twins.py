@@ -60,6 +60,7 @@ TWINS = {
     "gelu_tanh": Twin(activation.gelu_tanh, plain_activation.gelu_tanh, "gelu_tanh"),
     "mlp": Twin(mlp_kernel.mlp, plain_mlp.mlp, "mlp"),
     "gated_mlp": Twin(mlp_kernel.gated_mlp, plain_mlp.gated_mlp, "gated_mlp"),
+    "clamped_gated_mlp": Twin(mlp_kernel.clamped_gated_mlp, plain_mlp.clamped_gated_mlp, "clamped_gated_mlp"),
     "attention": Twin(_visible(attention.attention), plain_attention.attention, "attention"),
     "block_attention": Twin(
         block_attention.block_attention,

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..arguments import wrong
-from ..layers.mlp import clamped_gated_mlp
+from ..kernels.mlp import clamped_gated_mlp
 from ..layers.moe import moe_and_logits
 from ..layers.routing import softmax_weights, top_experts
 from ..models import causal_lm, routed, walks
