@@ -26,6 +26,7 @@ from ..families import (
     check_task,
     model_class,
     shapes_of,
+    skipped,
 )
 from ..families import family as find_family
 from ..files import (
@@ -48,12 +49,12 @@ from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
+from .generation_config import GENERATION, check_generation, read_generation
 from .mxfp4 import HubTensor, with_mxfp4
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
-GENERATION = "generation_config.json"
 # Names in files from before 2020, of any family; transformers reads them, too.
 _OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
@@ -196,7 +197,7 @@ def load(
     check_layers(shapes_of(family, config, check_task(family, None)), stored, where=where)
     if hasattr(family, "settled"):
         config = family.settled(config, stored)
-    stored = normalise_names(family, config, stored, where=where)
+    stored = normalise_names(family, config, stored, task=fixed, where=where)
     tensors: Mapping[str, HubTensor] = with_mxfp4(stored, where=where) if quantized else stored
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
@@ -218,7 +219,7 @@ def load(
     )
     model = make(family, config, **arrays, task=task, device=device, file_dtypes=file_dtypes)
     model.fresh = list(fresh)
-    model.generation = _generation(folder / GENERATION)
+    model.generation = read_generation(folder / GENERATION)
     present = [name for name in COMPANIONS if (folder / name).exists()]
     model.files = {name: read_bytes(folder / name) for name in present}
     try:
@@ -254,22 +255,6 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
     return dataclasses.replace(config, **label_fields(labels))
 
 
-def _generation(file: Path) -> dict[str, Any]:
-    """The contents of generation_config.json; {} without one."""
-    settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
-    _check_generation(printable(file), settings)
-    return settings
-
-
-def _check_generation(where: str, settings: Any) -> None:
-    if not isinstance(settings, dict):
-        raise wrong(where, "an object", settings)
-    ends = settings.get("eos_token_id")
-    if ends is not None:
-        if not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-            raise wrong(f"{where}: eos_token_id", "an integer, a list of them or null", ends)
-
-
 def hub_name(family: ModuleType, name: str) -> str:
     """The full name of a tensor, whose base prefix may be missing, as in files of the bare body."""
     full = family.PREFIX + name
@@ -279,11 +264,16 @@ def hub_name(family: ModuleType, name: str) -> str:
 
 
 def normalise_names(
-    family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str
+    family: ModuleType,
+    config: Any,
+    tensors: dict[str, StoredTensor],
+    *,
+    task: str | None = None,
+    where: str,
 ) -> dict[str, StoredTensor]:
     """Tensors by full name, without those the family ignores and without a tied head's copy."""
     given: dict[str, str] = {}  # full name: the name in the file
-    for name in without_skipped(list(tensors), (*family.SKIPPED, *getattr(config, "skipped", ()))):
+    for name in without_skipped(list(tensors), skipped(family, config, task)):
         newer = name
         for older, new in _OLDER:
             newer = re.sub(older, new, newer)
@@ -293,7 +283,8 @@ def normalise_names(
             raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
     tied = family.TIED if config.tie_word_embeddings else {}
-    for copy, original in {**_copies(family), **tied}.items():
+    own = getattr(config, "copies", {})
+    for copy, original in {**_copies(family), **own, **tied}.items():
         if copy not in tensors:
             continue
         second = tensors.pop(copy)
@@ -380,7 +371,7 @@ def _check_saved(model: Model) -> None:
             json.dumps(contents)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"save: {name}: expected values JSON can store, got {error}") from None
-    _check_generation("save: generation", model.generation)
+    check_generation("save: generation", model.generation)
     if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
         raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)
     if not isinstance(model.files, dict):
