@@ -29,6 +29,7 @@ import reference.layers.pooling as ref_pooling
 import reference.layers.position as ref_position
 import reference.layers.relative_bias as ref_relative_bias
 import reference.layers.rope as ref_rope
+import reference.layers.sinks as ref_sinks
 import reference.layers.softmax as ref_softmax
 import reference.layers.two_stream as ref_two_stream
 import reference.losses.answers as ref_answers
@@ -101,6 +102,13 @@ FORMULAS: dict[str, Callable] = {
     "alibi_attention": formulas.alibi_attention,
     "alibi_block_attention": formulas.without_block(formulas.alibi_attention),
     "capped_alibi_decoder_attention": formulas.described_alibi_attention,
+    "sink_softmax": ref_sinks.sink_softmax,
+    "sink_attention": ref_sinks.sink_attention,
+    "sink_attention_dropout": formulas.sink_dropout,
+    "sink_block_attention": formulas.without_block(ref_sinks.sink_attention),
+    "sink_block_attention_dropout": formulas.without_block(formulas.sink_dropout),
+    "sink_decoder_attention": formulas.described_sinks,
+    "sink_self_attention": formulas.sink_self_attention,
     "latent_attention": formulas.latent_attention,
     "absorbed_attention": formulas.latent_attention,
     "multi_token_input": formulas.multi_token_input,
@@ -290,6 +298,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "pooler": _activation,
     "convolution_layer": _activation,
     "rotary_attention": _rotary,
+    "sink_self_attention": _rotary,
     "dense_classifier": _two_keys,
     "pre_norm_block": _parts,
     "post_norm_block": _parts,

@@ -15,6 +15,7 @@ _KERNELS: dict[str, tuple[Callable[..., Any], str]] = {
     "unit_rmsnorm": (norm.unit_rmsnorm, "RMSNorm with the gain 1 + w in its fast form"),
     "mlp": (mlp.mlp, "feed-forward layer in its fast form"),
     "gated_mlp": (mlp.gated_mlp, "gated feed-forward layer in its fast form"),
+    "clamped_gated_mlp": (mlp.clamped_gated_mlp, "gpt-oss's clamped layer in its fast form"),
     "relative_scores": (disentangled.relative_scores, "scores by distance in their fast form"),
     "vocabulary_cross_entropy": (
         cross_entropy.vocabulary_cross_entropy,
