@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from unittest import mock
 
 import numpy as np
@@ -294,3 +295,20 @@ def test_a_mask_written_out_by_windows_of_every_length():
                 seen = (keys <= queries) & (keys > queries - (S if window is None else window))
                 mask = Visible(T, S, causal=True, window=window).array
                 assert np.array_equal(np.broadcast_to(True if mask is None else mask, (T, S)), seen), (T, S, window)
+
+
+def test_blocks_of_a_prefix_of_every_length():
+    """Written out and block by block, with queries that follow earlier places and without."""
+    for S in range(1, 7):
+        for T in range(1, S + 1):
+            at, keys = np.arange(S - T, S)[:, None], np.arange(S)
+            for prefix in range(S + 1):
+                seen = (keys <= at) | (keys < prefix)
+                visible = Visible(T, S, causal=True, prefix=np.array([prefix]))
+                assert np.array_equal(np.broadcast_to(True if visible.array is None else visible.array, (1, 1, T, S))[0, 0], seen)
+                for lo, hi in combinations(range(T + 1), 2):
+                    found, (within, partly) = np.zeros((1, 1, hi - lo, S), bool), visible.block(lo, hi)
+                    found[..., within] = True
+                    for places, shown in partly:
+                        found[..., within][..., places] &= shown
+                    assert np.array_equal(found[0, 0], seen[lo:hi]), (S, T, prefix, lo, hi)
