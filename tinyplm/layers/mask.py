@@ -171,7 +171,7 @@ class Visible:
         """Of all samples; S on a device, from which it would have to be read."""
         if self.prefix is None:
             return 0
-        return int(self.prefix.max(initial=0)) if is_host(self.prefix) else self.S
+        return max(self.prefix.tolist(), default=0) if is_host(self.prefix) else self.S
 
     @cached_property
     def array(self) -> Any:
