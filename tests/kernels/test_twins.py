@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -20,12 +21,13 @@ from tests.laws import Case, Sizes
 from tests.strategies import sizes
 from tinyplm.backend import array_module, to_host
 from tinyplm.core import tree_map
-from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation
+from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation, experts
 from tinyplm.kernels import log_probs as log_probs_kernel
 from tinyplm.kernels import mlp as mlp_kernel
 from tinyplm.layers import activation as plain_activation
 from tinyplm.layers import attention as plain_attention
 from tinyplm.layers import disentangled as plain_disentangled
+from tinyplm.layers import experts as plain_experts
 from tinyplm.layers import mlp as plain_mlp
 from tinyplm.layers.mask import Visible
 from tinyplm.losses import cross_entropy as plain_cross_entropy
@@ -44,6 +46,11 @@ def _chunk(s: Sizes) -> dict[str, Any]:
     return {"chunk": 1 + s.seed % 4}
 
 
+def _expert(s: Sizes) -> dict[str, Any]:
+    """One that takes `gradients`."""
+    return {"expert": partial(mlp_kernel.gated_mlp, activation=plain_activation.silu)}
+
+
 def _visible(kernel: Callable) -> Callable:
     """The kernel with its mask wrapped as the `allowed` of a `Visible`; without a mask, `allowed` is None."""
 
@@ -59,6 +66,7 @@ TWINS = {
     "gelu_tanh": Twin(activation.gelu_tanh, plain_activation.gelu_tanh, "gelu_tanh"),
     "mlp": Twin(mlp_kernel.mlp, plain_mlp.mlp, "mlp"),
     "gated_mlp": Twin(mlp_kernel.gated_mlp, plain_mlp.gated_mlp, "gated_mlp"),
+    "clamped_gated_mlp": Twin(mlp_kernel.clamped_gated_mlp, plain_mlp.clamped_gated_mlp, "clamped_gated_mlp"),
     "attention": Twin(_visible(attention.attention), plain_attention.attention, "attention"),
     "block_attention": Twin(
         block_attention.block_attention,
@@ -80,6 +88,7 @@ TWINS = {
         "alibi_attention",
         lambda s: {"block": 1 + s.seed % 5},
     ),
+    "experts": Twin(experts.experts, plain_experts.experts, "experts", _expert),
     "relative_scores": Twin(disentangled.relative_scores, plain_disentangled.relative_scores, "relative_scores"),
     "vocabulary_cross_entropy": Twin(
         cross_entropy.vocabulary_cross_entropy,
@@ -100,8 +109,8 @@ TWINS = {
         _chunk,
     ),
 }
-# helpers; attention including its parts
-NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention", "latent_attention"}
+# helpers; attention including its parts; the mixture: test_experts.py
+NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention", "latent_attention", "moe_and_logits"}
 
 
 def in_dtype(dtype: str, value: Any) -> Any:
