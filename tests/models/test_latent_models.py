@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import tinyplm
 from tests.laws import MODEL, relative_error
 from tests.support.families import tiny
 from tinyplm.core import flatten, tree_map
+from tinyplm.families import deepseek_v3
 from tinyplm.hub.names import count_parameters
 from tinyplm.layers.cache import numbers_per_token
 from tinyplm.tuning.adapters.lora import lora_of, merge_lora
@@ -97,3 +100,14 @@ def test_lora_reaches_every_matrix_of_latent_attention(family, query):
         assert np.any(leaves[path]), path
         assert relative_error(dtheta[path]["A"], leaves[path] @ factors["B"].T * 2.0) < MODEL
         assert relative_error(dtheta[path]["B"], factors["A"].T @ leaves[path] * 2.0) < MODEL
+
+
+def test_671_billion_parameters_are_counted_from_shapes_alone():
+    """In less than 50 ms of CPU time; it takes 1."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        count = count_parameters(deepseek_v3.shapes(deepseek_v3.SIZES["deepseek-v3"]))
+        times.append(time.process_time() - start)
+    assert count == 671_026_404_352
+    assert min(times) < 0.05

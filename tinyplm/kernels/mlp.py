@@ -45,20 +45,29 @@ def gated_mlp(
 
     Keeps x, z = x Wgate and u = x Wup (..., F), not g = activation(z), h, nor what the activation
     keeps.   With the plain form a training step of LLaMA (L 4, D 256) takes 37% more memory.
-    gradients: of a linear layer, (x, W, b, dy) -> (dx, dW, db), as `linear_gradients`.
+    gradients: of a linear layer, (x, W, b, dy) -> (dx, dW, db), see kernels.experts.
     """
+    layer = partial(_linear, gradients=gradients)
+    z, z_back = named("gate", layer)(x, p["Wgate"], p.get("bgate"))
+    u, u_back = named("up", layer)(x, p["Wup"], p.get("bup"))
+    check_one_shape(p, z, u)
+    g, _ = activated("gated_mlp", named("activation", activation), z)
+    h, _ = named("product", _same)(g * u)
+    y, _ = linear(h, p["Wdown"], p.get("bdown"))
 
-    def product(z: Array, u: Array) -> tuple[Array, Backward]:
-        g, g_back = activated("gated_mlp", named("activation", activation), z)
+    def backward(dy: Array) -> tuple[Tree, Array]:
+        g, g_back = named("activation", activation)(z)
         h, h_back = named("product", _same)(g * u)
+        dh, dWdown, dbdown = gradients(h, p["Wdown"], p.get("bdown"), dy)
+        del h
+        dh = h_back(dh)
+        dx_gate, dWgate, dbgate = z_back(g_back(dh * u))
+        dx_up, dWup, dbup = u_back(dh * g)
+        dp = {"Wgate": dWgate, "bgate": dbgate, "Wup": dWup, "bup": dbup}
+        dp |= {"Wdown": dWdown, "bdown": dbdown}
+        return {name: dp[name] for name in p}, dx_gate + dx_up
 
-        def backward(dh: Array) -> tuple[Array, Array]:
-            dh = h_back(dh)
-            return g_back(dh * u), dh * g
-
-        return h, backward
-
-    return _gated(p, x, product, gradients)
+    return y, backward
 
 
 @expects(
@@ -73,23 +82,17 @@ def clamped_gated_mlp(
     limit: float = 7.0,
     gradients: Callable = linear_gradients,
 ) -> tuple[Array, Backward]:
-    """layers.mlp.clamped_gated_mlp, computing h again in the backward.
+    """layers.mlp.clamped_gated_mlp, computing clamped_swiglu again in the backward.
 
-    Keeps x, z and u, neither h nor what clamped_swiglu keeps.   gradients: as in `gated_mlp`.
+    Keeps x, z = x Wgate + bgate and u = x Wup + bup (..., F), not h nor what clamped_swiglu keeps.
+    With the plain form a training step of gpt-oss (L 4, D 256, 2 of 8 experts) takes 29% more
+    memory.   gradients: as in `gated_mlp`.
     """
-    product = named("product", partial(clamped_swiglu, alpha=alpha, limit=limit))
-    return _gated(p, x, product, gradients)
-
-
-def _gated(p: Tree, x: Array, product: Component, gradients: Callable) -> tuple[Array, Backward]:
-    """y = h Wdown + bdown,   h = product(z, u), which is computed again in the backward."""
-
-    def layer(x: Array, W: Array, b: Array | None) -> tuple[Array, Backward]:
-        return linear(x, W, b)[0], partial(gradients, x, W, b)
-
+    layer = partial(_linear, gradients=gradients)
     z, z_back = named("gate", layer)(x, p["Wgate"], p.get("bgate"))
     u, u_back = named("up", layer)(x, p["Wup"], p.get("bup"))
     check_one_shape(p, z, u)
+    product = partial(named("product", clamped_swiglu), alpha=alpha, limit=limit)
     h, _ = product(z, u)
     y, _ = linear(h, p["Wdown"], p.get("bdown"))
 
@@ -105,6 +108,11 @@ def _gated(p: Tree, x: Array, product: Component, gradients: Callable) -> tuple[
         return {name: dp[name] for name in p}, dx_gate + dx_up
 
     return y, backward
+
+
+def _linear(x: Array, W: Array, b: Array | None, *, gradients: Callable) -> tuple[Array, Backward]:
+    """layers.linear.linear with its gradients by another function."""
+    return linear(x, W, b)[0], partial(gradients, x, W, b)
 
 
 def _same(h: Array) -> tuple[Array, Backward]:
