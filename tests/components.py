@@ -144,6 +144,7 @@ FORMULAS: dict[str, Callable] = {
     "experts": ref_moe.experts,
     "sigmoid_gated": ref_moe.sigmoid_gated,
     "moe": ref_moe.moe,
+    "routed_block": ref_moe.routed_block,
     "load_balancing_loss": ref_balance.load_balancing_loss,
     "normalised_sigmoid": ref_balance.normalised_sigmoid,
     "sequence_balance_loss": ref_balance.sequence_balance_loss,
@@ -270,6 +271,19 @@ def _experts(s: Sizes, made: case.Case) -> dict[str, Any]:
     return ours | {n: twin for n, twin in twins.items() if n in made.kwargs}
 
 
+def _routed_block(s: Sizes, made: case.Case) -> dict[str, Any]:
+    settings = made.kwargs["mlp"].keywords
+    mlp = {**settings, **_experts(s, case.Case([], settings))}
+
+    def norm(p, x):
+        return ref_norm.rmsnorm(x, p["gamma"])
+
+    def attention(p, x):
+        return ref_linear.linear(x, p["W"])
+
+    return {"norm": norm, "attention": attention, "mlp": partial(ref_moe.moe, **mlp)}
+
+
 REF_EXPERT = partial(ref_mlp.gated_mlp, activation=ref_activation.silu)
 
 
@@ -309,6 +323,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "experts": _experts,
     "sigmoid_gated": _experts,
     "moe": _experts,
+    "routed_block": _routed_block,
     "sequence_balance_loss": _affinities,
 }
 

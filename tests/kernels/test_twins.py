@@ -23,10 +23,12 @@ from tinyplm.core import tree_map
 from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation
 from tinyplm.kernels import log_probs as log_probs_kernel
 from tinyplm.kernels import mlp as mlp_kernel
+from tinyplm.kernels import norm as norm_kernel
 from tinyplm.layers import activation as plain_activation
 from tinyplm.layers import attention as plain_attention
 from tinyplm.layers import disentangled as plain_disentangled
 from tinyplm.layers import mlp as plain_mlp
+from tinyplm.layers import norm as plain_norm
 from tinyplm.layers import sinks as plain_sinks
 from tinyplm.layers.mask import Visible
 from tinyplm.losses import cross_entropy as plain_cross_entropy
@@ -58,6 +60,7 @@ def _visible(kernel: Callable) -> Callable:
 TWINS = {
     "gelu": Twin(activation.gelu, plain_activation.gelu, "gelu"),
     "gelu_tanh": Twin(activation.gelu_tanh, plain_activation.gelu_tanh, "gelu_tanh"),
+    "unit_rmsnorm": Twin(norm_kernel.unit_rmsnorm, plain_norm.unit_rmsnorm, "unit_rmsnorm"),
     "mlp": Twin(mlp_kernel.mlp, plain_mlp.mlp, "mlp"),
     "gated_mlp": Twin(mlp_kernel.gated_mlp, plain_mlp.gated_mlp, "gated_mlp"),
     "clamped_gated_mlp": Twin(mlp_kernel.clamped_gated_mlp, plain_mlp.clamped_gated_mlp, "clamped_gated_mlp"),

@@ -6,6 +6,7 @@ tests/kernels/test_twins.py holds each equal to it.
 
 activation.py       GELUs in pieces that stay in the cache (blocks.py)
 mlp.py              activations computed again instead of kept
+norm.py             Gemma's RMSNorm, whose statistic is a scalar for a single token
 attention.py        attention by blocks of queries (block_attention.py) where sequences are long,
                     also with sinks
 latent.py           latent attention in whichever form is less work
