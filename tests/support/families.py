@@ -326,8 +326,8 @@ def randomised(family: str, config: Any, task: str | None, seed: int, dtype: str
     if key not in _MADE:
         model = tinyplm.create(family, dataclasses.replace(config, **changes), task=task, dtype="float64")
         rng = np.random.default_rng(seed)
-        model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
-        _MADE[key] = model
+        model.params = tree_map(lambda a: a + rng.normal(0, 0.3, a.shape), model.params)
+        _MADE[key] = model.astype(dtype)  # buffers, too
     own = {name: copy.copy(value) for name, value in vars(_MADE[key]).items() if isinstance(value, (dict, list))}
     return _MADE[key]._with(**own | {"params": tree_map(np.copy, _MADE[key].params)})
 

@@ -20,8 +20,7 @@ from . import environment, folders, incremental
 from .folders import OPTIMIZER, read_trainer
 from .settings import Settings
 
-
-# settings that older runs have not, with what they did
+# settings that older runs do not have, with values that change nothing
 LATER = {"optimizer": "adamw", "balance": None, "z_loss": 0.0, "bias_rate": 1e-3}
 
 

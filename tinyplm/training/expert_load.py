@@ -55,7 +55,7 @@ def check_experts(settings: Any, routed: bool, what: Any) -> None:
             raise mismatch(name, f"0, since {what} has no experts", value)
 
 
-def router_weights(model: Trainable, settings: Any) -> dict[str, float]:
+def router_weights(model: Trainable, settings: Any) -> dict[str, Any]:
     """The weights of LossOptions: the settings' own; where balance is None, the config's."""
     if not isinstance(model, RoutedModel):
         return {}
@@ -171,7 +171,7 @@ def parts_of(
     return Parts(inputs, known=None if found[0] is None else sum(found[1:], found[0]))
 
 
-# -------------------------------------------------------------------------------- after the counting
+# ------------------------------------------------------------------------------- after the counting
 
 
 def correct(model: Trainable, counts: Any, *, rate: float) -> None:
@@ -183,11 +183,9 @@ def correct(model: Trainable, counts: Any, *, rate: float) -> None:
     buffers = getattr(model, "buffers", None)
     if counts is None or not isinstance(buffers, dict) or "corrections" not in buffers:
         return
-    rows = iter(counts)
-    biases = [
-        None if bias is None else updated_bias(bias, next(rows), rate=rate)
-        for bias in buffers["corrections"]
-    ]
+    biases = list(buffers["corrections"])
+    for row, layer in enumerate(i for i, bias in enumerate(biases) if bias is not None):
+        biases[layer] = updated_bias(biases[layer], counts[row], rate=rate)
     model.buffers = {**buffers, "corrections": biases}  # type: ignore[attr-defined]
 
 

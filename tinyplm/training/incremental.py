@@ -2,8 +2,8 @@
 
 With settings.full_every = k, every k-th save is a full folder.  The saves between hold
 increment.safetensors and a trainer.json that names their base, the last full folder.  Each tensor
-(parameters, the model's buffers and optimiser state) is treated as a flat array in blocks of 1024 elements; a block is
-written if any of its bytes differ from the base's.
+(parameters, the model's buffers, optimiser state) is treated as a flat array in blocks of 1024
+elements; a block is written if any of its bytes differ from the base's.
 
 The saving depends on what is trained.  Dense training with AdamW changes nearly every number in
 every step, so an increment is as large as a full folder.  With most parameters frozen (adapters,

@@ -49,8 +49,8 @@ def train(
     naming one of them. resume=True continues from out/latest; a difference in model, settings or
     data is refused by name.
     However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
-    moments, buffers and log (except for times), given the same workers and libraries. (Which steps are
-    saved, and which of them incrementally, also depends on signals and the clock.)
+    moments, buffers and log (except for times), given the same workers and libraries. (Which steps
+    are saved, and which of them incrementally, also depends on signals and the clock.)
 
     Returns early, with a checkpoint saved, when settings.patience is exhausted, and on SIGINT or
     SIGTERM after the current step; state.signal is then its number.  A second signal acts at once.

@@ -69,11 +69,10 @@ def accumulate(
 
     def gradient(part: dict, emit: Callable) -> tuple[Any, list]:
         part = to_device(part, model.device)
+        common: dict[str, Any] = {"targets": part["targets"], "total": total, "stacking": stacking}
         with nullcontext() if joined is None else joined.part() as own:
-            common = {"total": total, "options": dataclasses.replace(options, load=own)}
-            loss, back = model.loss_in_parts(
-                emit, part["inputs"], targets=part["targets"], stacking=stacking, **common
-            )
+            common["options"] = dataclasses.replace(options, load=own)
+            loss, back = model.loss_in_parts(emit, part["inputs"], **common)
             remaining = back(1.0)
         return (loss, {} if own is None else own.losses), remaining
 
