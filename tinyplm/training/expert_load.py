@@ -184,7 +184,8 @@ def correct(model: Trainable, counts: Any, *, rate: float) -> None:
     if counts is None or not isinstance(buffers, dict) or "corrections" not in buffers:
         return
     biases = list(buffers["corrections"])
-    for row, layer in enumerate(i for i, bias in enumerate(biases) if bias is not None):
+    layers = [i for i, bias in enumerate(biases) if bias is not None]
+    for row, layer in zip(range(len(counts)), layers):  # modules for later tokens may not have run
         biases[layer] = updated_bias(biases[layer], counts[row], rate=rate)
     model.buffers = {**buffers, "corrections": biases}  # type: ignore[attr-defined]
 
