@@ -186,7 +186,7 @@ def over_time(axes: Any, records: dict[str, list[dict]], field: str, title: str)
     axes.legend(fontsize=7)
 
 
-# ----------------------------------------------------------------------------------------- all of it
+# ---------------------------------------------------------------------------------------- all of it
 
 
 def main() -> None:

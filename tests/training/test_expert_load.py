@@ -25,12 +25,14 @@ from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, s
 from tinyplm.tuning.data.sequences import answered
 
 WEIGHTS = {"balance": 3.0, "z_loss": 0.5}  # large, so that a wrong gradient of theirs is seen
-ROUTED = {"mixtral": {}, "deepseek_v2": {}, "deepseek_v3": {"first_k_dense_replace": 0, "topk_group": 2}}
+ROUTED = {"mixtral": {}, "deepseek_v2": {}, "deepseek_v3": {"first_k_dense_replace": 0, "topk_group": 2},
+          "deepseek_v3, multi_token_lm": {}}  # fmt: skip
 MASK = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]])
 
 
 def tiny(name, **changes):
-    return families.tiny(name, **{**ROUTED[name], **changes})
+    family, _, task = name.partition(", ")
+    return families.randomised(family, families.FAMILIES[family].config, task or None, 0, "float64", {**ROUTED[name], **changes})
 
 
 def batch(masked=True):
@@ -77,9 +79,11 @@ def test_one_batch_is_the_models_own_loss(name, masked):
     expected, back = model.loss(targets={"logits": targets}, **WEIGHTS, **inputs)
     assert loss == pytest.approx(float(expected), rel=MODEL)
     assert relative_error(found, back(1.0)) < MODEL
-    real = MASK > 0 if masked else MASK >= 0
-    chosen = model(**inputs, grad=False)[0]["chosen_experts"][real]  # (real tokens, L, k)
-    counts = [np.bincount(chosen[:, i].ravel(), minlength=4).tolist() for i in range(chosen.shape[1])]
+    chosen = model(**inputs, grad=False)[0]["chosen_experts"]
+    real = np.repeat((MASK > 0 if masked else MASK >= 0)[..., None], chosen.shape[2], axis=2)
+    if "multi_token" in name:
+        real[:, -1, -1] = False  # its module has no token after the last
+    counts = [np.bincount(chosen[:, :, i][real[:, :, i]].ravel(), minlength=4).tolist() for i in range(chosen.shape[2])]
     assert load.whole_counts() == counts and equal(model.expert_counts(inputs), load.counts)
     pure, _ = model.loss(targets={"logits": targets}, grad=False, **inputs)
     terms = sum(WEIGHTS[n] * float(load.losses[m]) for n, m in (("balance", "balance_loss"), ("z_loss", "z_loss")))
@@ -250,6 +254,14 @@ def test_the_record_of_a_load():
                                  "dropped_tokens": 0, "balance_loss": 0.5}  # fmt: skip
     assert load_record(ExpertLoad()) == {} and ExpertLoad().whole_counts() is None
     assert entropy(np.array([[3.0], [0.0]])).tolist() == [1, 1] and entropy(np.zeros((1, 2))).tolist() == [0]
+
+
+def test_a_model_whose_layers_are_all_dense_trains(tmp_path):
+    model = families.tiny("deepseek_v3", first_k_dense_replace=2, dtype="float32")
+    options = {"steps": 2, "batch_size": 4, "sequence_length": 5, "warmup": 1, "workers": 2, "micro_batch_size": 2}
+    train(model, TOKENS, TOKENS[:40], Settings(**options, **WEIGHTS), out=tmp_path, progress=False)
+    assert model.buffers == {"corrections": [None, None]} and model.expert_counts({"input_ids": MASK}) is None
+    assert not any("load_max" in r or "expert_counts" in r for r in log.read(tmp_path / "log.jsonl"))
 
 
 def test_weights_for_a_model_without_experts_are_refused_by_name(tmp_path):
