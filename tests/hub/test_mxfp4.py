@@ -51,7 +51,7 @@ def test_the_layout(tmp_path):
     """Number i of output o is at the block i // 32 of row o, beside tensors of other kinds, which stay as they are."""
     rng = np.random.default_rng(0)
     arrays = packed(rng, 3, 5, 2) | {"x.w_bias": rng.normal(size=(3, 5)).astype(np.float32)}
-    tensors = with_mxfp4(opened(tmp_path, arrays), where="here")
+    tensors = with_mxfp4(opened(tmp_path, arrays), {}, where="here")
     assert tensors.keys() == {"x.w", "x.w_bias"}
     assert (tensors["x.w"].shape, tensors["x.w"].dtype, tensors["x.w"].file_dtype) == ((3, 64, 5), np.float32, "BF16")
     names, shapes = [Rename("x.w", "w"), Rename("x.w_bias", "b")], {"w": (3, 64, 5), "b": (3, 5)}
@@ -67,7 +67,7 @@ def test_the_layout(tmp_path):
 
 def test_the_peak_of_reading_is_the_tree_and_a_few_experts(tmp_path):
     rng = np.random.default_rng(0)
-    tensors = with_mxfp4(opened(tmp_path, packed(rng, 32, 64, 4)), where="here")
+    tensors = with_mxfp4(opened(tmp_path, packed(rng, 32, 64, 4)), {}, where="here")
     tracemalloc.start()
     try:
         tree = to_tree(tensors, [Rename("x.w", "w")], {"w": (32, 128, 64)}, where="here")
@@ -94,12 +94,12 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, message):
     arrays = packed(np.random.default_rng(0), 3, 5, 2) | BAD[message]
     tensors = opened(tmp_path, {name: a for name, a in arrays.items() if a is not None})
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        to_tree(with_mxfp4(tensors, where="here"), [Rename("x.w", "w")], {"w": (3, 64, 5)}, where="here")
+        to_tree(with_mxfp4(tensors, {}, where="here"), [Rename("x.w", "w")], {"w": (3, 64, 5)}, where="here")
     assert "\n" not in str(error.value)
 
 
 def test_half_precision_refuses_what_it_does_not_hold(tmp_path):
     arrays = packed(np.random.default_rng(0), 1, 2, 1) | {"x.w_scales": np.full((1, 2, 1), 160, np.uint8)}
-    tensors = with_mxfp4(opened(tmp_path, arrays), where="here")
+    tensors = with_mxfp4(opened(tmp_path, arrays), {}, where="here")
     with pytest.raises(ValueError, match="here: tensor x.w: expected values within float16, got"):
         to_tree(tensors, [Rename("x.w", "w")], {"w": (1, 32, 2)}, where="here", dtype=np.dtype("float16"))

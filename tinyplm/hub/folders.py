@@ -50,8 +50,8 @@ from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .generation_config import GENERATION, check_generation, read_generation
-from .mxfp4 import HubTensor, with_mxfp4
 from .names import check_layers, count_parameters, to_tree, without_skipped
+from .quantized import READERS, HubTensor
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
@@ -198,7 +198,9 @@ def load(
     if hasattr(family, "settled"):
         config = family.settled(config, stored)
     stored = normalise_names(family, config, stored, task=fixed, where=where)
-    tensors: Mapping[str, HubTensor] = with_mxfp4(stored, where=where) if quantized else stored
+    tensors: Mapping[str, HubTensor] = stored
+    if quantized is not None:
+        tensors = READERS[quantized](stored, settings["quantization_config"], where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)

@@ -77,16 +77,16 @@ def dequantised(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return values.reshape(*blocks.shape[:2], -1).swapaxes(1, 2)
 
 
-HubTensor = StoredTensor | Mxfp4Tensor
-
-
-def with_mxfp4(tensors: Mapping[str, StoredTensor], *, where: str) -> Mapping[str, HubTensor]:
+def with_mxfp4(
+    tensors: Mapping[str, StoredTensor], settings: Mapping[str, Any], *, where: str
+) -> dict[str, StoredTensor | Mxfp4Tensor]:
     """The tensors with one NAME for each pair NAME_blocks and NAME_scales.
 
+    settings: the quantization_config, which says no more.
     ValueError for one of a pair without the other, other shapes or dtypes, and a NAME that is there
     as well.
     """
-    joined: dict[str, HubTensor] = {}
+    joined: dict[str, StoredTensor | Mxfp4Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(_BLOCKS):
             base = name.removesuffix(_BLOCKS)

@@ -14,7 +14,7 @@ from ..core import Tree, flatten, tree_map
 from ..files import printable
 from ..memory import check_memory
 from ..models.names import Rename, expand, leaves_of
-from .mxfp4 import HubTensor
+from .quantized import HubTensor
 
 
 def to_tree(

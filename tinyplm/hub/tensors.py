@@ -32,9 +32,12 @@ _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
     "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16,
     "U32": np.uint32, "U64": np.uint64,
+    "F8_E4M3": np.uint8,  # as its bits: fp8.py
 }
 # fmt: on
-_NAMES_OF_DTYPES = {np.dtype(dtype).name: name for name, dtype in _DTYPES.items()}
+_NAMES_OF_DTYPES = {
+    np.dtype(dtype).name: name for name, dtype in _DTYPES.items() if name[:2] != "F8"
+}
 _LIBRARY_NAMES = {**{name: dtype for dtype, name in _NAMES_OF_DTYPES.items()}, "BF16": "bfloat16"}
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
