@@ -12,6 +12,7 @@ from tests.laws import FEW, MODEL, equal, relative_error, trained
 from tests.support import families
 from tests.support.survivor import TOKENS, contents, interrupted, run
 from tinyplm.backend import to_host
+from tinyplm.models.routed import is_routed
 from tinyplm.models.routed_model import RoutedModel
 from tinyplm.optim import AdamW
 from tinyplm.training import log
@@ -96,6 +97,16 @@ def test_the_configs_own_weight_is_the_default():
     losses = [gradient("mixtral", 2, 2, balance=balance, z_loss=0.0) for balance in (None, own, 0.0)]
     assert losses[0][0] == losses[1][0] > losses[2][0] and equal(losses[0][1], losses[1][1])
     assert not losses[2][2].losses and losses[2][2].whole_counts() == losses[0][2].whole_counts()
+
+
+@pytest.mark.parametrize("name", [name for name, family in families.FAMILIES.items() if is_routed(family.module)])
+def test_every_family_with_experts_takes_a_step(name):
+    """With the weight of its config, which transformers also reads."""
+    model, load = families.tiny(name), ExpertLoad()
+    assert model.config.balance >= 0
+    loss, _ = update(model, AdamW(model.params), *batch(), settings=settings_of(2, 2, balance=None), step=0, load=load)
+    assert np.isfinite(loss) and (load.counts.sum(axis=1) == MASK.sum() * model.config.top_k).all()
+    assert ("balance_loss" in load.losses) == (model.config.balance > 0)
 
 
 def test_without_a_joint_balance_loss_nothing_is_routed_beforehand(monkeypatch):
