@@ -32,7 +32,9 @@ TITLES = {
     "phi3": "Phi-3",
     "qwen": "Qwen",
     "qwen2": "Qwen2",
+    "qwen2_moe": "Qwen2-MoE",
     "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3-MoE",
 }
 
 
