@@ -14,6 +14,8 @@ from tinyplm.tokenizers import Tokenizer
 TITLES = {
     "baichuan": "Baichuan",
     "bloom": "BLOOM",
+    "deepseek_v2": "DeepSeek-V2",
+    "deepseek_v3": "DeepSeek-V3",
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3",

@@ -18,6 +18,8 @@ from tinyplm.core import tree_map
 from tinyplm.families import (
     baichuan,
     bloom,
+    deepseek_v2,
+    deepseek_v3,
     gemma,
     gemma2,
     gemma3_text,
@@ -60,6 +62,15 @@ LLAMA_SHAPED: dict[str, Any] = {
 }  # fmt: skip
 
 SPARSE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 5}  # Qwen's experts
+
+
+LATENT: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "hidden_size": WIDTH, "intermediate_size": 7,
+    "moe_intermediate_size": 5, "num_hidden_layers": 2, "num_attention_heads": 2, "q_lora_rank": 5, "kv_lora_rank": 3,
+    "qk_nope_head_dim": 2, "qk_rope_head_dim": 4, "v_head_dim": 3, "n_routed_experts": 4, "n_shared_experts": 2,
+    "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None,
+    "eos_token_id": None,
+}  # fmt: skip
 
 
 def _two_ropes(base: float, **settings: Any) -> dict[str, Any]:
@@ -115,6 +126,24 @@ FAMILIES = {
         context="max_position_embeddings",
         variants={"tied, one of three": {"tie_word_embeddings": True, "num_local_experts": 3, "num_experts_per_tok": 1},
                   "window, all experts": {"sliding_window": 3, "num_experts_per_tok": 4}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A dense layer, and four experts in two groups above it; heads of which 4 components of 6 turn.
+    "deepseek_v2": Family(
+        deepseek_v2, deepseek_v2.Config(**LATENT, first_k_dense_replace=1),
+        context="max_position_embeddings",
+        variants={"one group, tied": {"q_lora_rank": None, "tie_word_embeddings": True, "first_k_dense_replace": 0},
+                  "groups, biases": {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1, "attention_bias": True,
+                                     "routed_scaling_factor": 2.5},
+                  "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0, "mscale": 0.7,
+                                               "mscale_all_dim": 0.7}}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "deepseek_v3": Family(
+        deepseek_v3, deepseek_v3.Config(**LATENT, n_group=2, topk_group=1, first_k_dense_replace=1),
+        context="max_position_embeddings",
+        variants={"raw weights, tied": {"norm_topk_prob": False, "tie_word_embeddings": True, "topk_group": 2},
+                  "no dense layer, half-split pairs": {"first_k_dense_replace": 0, "rope_interleave": False}},
         dropout={"attention_dropout": 0.2},
     ),
     # A window of 2 in the upper of the two layers.

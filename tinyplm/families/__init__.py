@@ -22,6 +22,8 @@ FAMILIES = {
     "camembert": "camembert",
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
+    "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek_v3",
     "distilbert": "distilbert",
     "gemma": "gemma",
     "gemma2": "gemma2",

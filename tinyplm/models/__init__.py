@@ -28,6 +28,7 @@ Configs and names:
 
 config.py                          reading and writing config.json
 rotary_config.py routed_config.py  the fields that LLaMA-shaped decoders share, and with experts
+latent_config.py                   those of decoders with latent attention
 seq2seq_config.py                  those that encoder-decoders share
 names.py encoder_names.py          renaming between parameter trees and hub names
 """

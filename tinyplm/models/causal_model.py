@@ -71,8 +71,9 @@ class CausalModel(LanguageModel):
 
     def last_logits(self, inputs: Arrays) -> tuple[Any, Cache | None]:
         """causal_lm.last_logits of inputs that are already checked, for decoding."""
+        body = causal_body(self.family, self.config, self.buffers)
         W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
-        return last_logits(self._body(), W, self.params, inputs, cap=cap)
+        return last_logits(body, W, self.params, inputs, cap=cap)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None

@@ -67,14 +67,17 @@ class RotaryConfig(ScoreLabels):
         )
         check_not_negative(self, "rms_norm_eps", "initializer_range")
         check_rates(self, "attention_dropout")
-        if self.head_dim is None:
-            check_heads(self, "hidden_size", "num_attention_heads")
-        if self.num_key_value_heads is not None:
-            check_heads(self, "num_attention_heads", "num_key_value_heads")
+        self._check_heads()
         check_known(self, "hidden_act", ACTIVATIONS)
         if self.rope.share != 1 and not self.PARTIAL:
             raise wrong("config: partial_rotary_factor", "1 in this family", self.rope.share)
         self.rope.frequencies(self.rotary_width, 1)  # ValueError for a width RoPE cannot rotate
+
+    def _check_heads(self) -> None:
+        if self.head_dim is None:
+            check_heads(self, "hidden_size", "num_attention_heads")
+        if self.num_key_value_heads is not None:
+            check_heads(self, "num_attention_heads", "num_key_value_heads")
 
     @property
     def heads(self) -> int:
@@ -116,7 +119,7 @@ class RotaryConfig(ScoreLabels):
         return self.rope.cache_context
 
     @property
-    def cache_sizes(self) -> dict[str, int]:
+    def cache_sizes(self) -> dict[str, Any]:
         return {
             "layers": self.num_hidden_layers,
             "kv_heads": self.kv_heads,
