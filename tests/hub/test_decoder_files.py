@@ -134,6 +134,7 @@ def test_gradients_have_the_names_of_the_file(tmp_path, family):
     model, (ids, _) = tiny(family), batch()
     tinyplm.save(model, tmp_path)
     outputs, backward = model(ids)
-    gradients = to_hub(backward({"logits": outputs["logits"]}), names_of(model.family, model.config))
+    tree = {**backward({"logits": outputs["logits"]}), "buffers": model.buffers}
+    gradients = to_hub(tree, names_of(model.family, model.config))
     tensors = load_file(tmp_path / "model.safetensors")
     assert {name: a.shape for name, a in gradients.items()} == {name: a.shape for name, a in tensors.items()}

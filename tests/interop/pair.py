@@ -23,6 +23,7 @@ import tinyplm
 from tests.interop.families import FAMILIES
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
+from tinyplm.models.names import names_of, to_hub
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -65,6 +66,9 @@ def random_model(architecture, config, seed=0, **options):
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+        for name, b in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                b.copy_(torch.from_numpy(rng.normal(0, 0.3, b.shape)))
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=model.final_logits_bias.shape)))
     return model
@@ -247,5 +251,5 @@ def tensors_of(theirs):
 
 def our_tensors(ours):
     """Our parameters under hub names as torch tensors."""
-    named = hub.gradients_by_hub_name(ours, ours.params)  # works for any tree, not only gradients
+    named = to_hub({**ours.params, "buffers": ours.buffers}, names_of(ours.family, ours.config))
     return {name: torch.from_numpy(a.copy()) for name, a in named.items()}

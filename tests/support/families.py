@@ -350,10 +350,13 @@ def randomised(family: str, config: Any, task: str | None, seed: int, dtype: str
     if key not in _MADE:
         model = tinyplm.create(family, dataclasses.replace(config, **changes), task=task, dtype="float64")
         rng = np.random.default_rng(seed)
-        model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
+        for name in ("params", "buffers"):
+            moved = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), getattr(model, name))
+            setattr(model, name, moved)
         _MADE[key] = model
     own = {name: copy.copy(value) for name, value in vars(_MADE[key]).items() if isinstance(value, (dict, list))}
-    return _MADE[key]._with(**own | {"params": tree_map(np.copy, _MADE[key].params)})
+    copies = {name: tree_map(np.copy, getattr(_MADE[key], name)) for name in ("params", "buffers")}
+    return _MADE[key]._with(**own | copies)
 
 
 def batch(seed: int = 0, B: int = 3, T: int = 5, V: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ class LatentConfig(RotaryConfig):
     """
 
     ALIASES: ClassVar[dict[str, str]] = {"num_experts": "n_routed_experts"}
-    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim", "num_key_value_heads")
+    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim")
     METHODS: ClassVar[tuple[str, ...]]  # of topk_method
     SCORES: ClassVar[str]  # scoring_func
 
