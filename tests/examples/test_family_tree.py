@@ -33,7 +33,8 @@ KNOWN = {
     "mistral": {"attention": "4 queries a key, windows"},
     "mixtral": {"feed-forward": "silu, gated, 2 of 8 experts", "norm": "RMSNorm, before", "published": "46.7B to 141B"},
     "qwen2_moe": {"feed-forward": "silu, gated, 8 of 64 experts, one shared", "biases": "k, q, v"},
-    "deepseek_v3": {"attention": "latent", "positions": "interleaved RoPE", "KV": "70.3k", "feed-forward": "silu, gated, 8 of 256 experts, one shared"},
+    "deepseek_v3": {"attention": "latent", "positions": "interleaved RoPE", "KV": "70.3k",
+                    "feed-forward": "silu, gated, 8 of 256 experts, one shared"},
 }  # fmt: skip
 
 
