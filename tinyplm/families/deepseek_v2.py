@@ -87,18 +87,14 @@ _V2: dict[str, Any] = {
     **{"context": 163840, "rope": yarn(0.707), "first_k_dense_replace": 1},
     **{"bos_token_id": 100000, "eos_token_id": 100001},
 }
+_GROUPS: dict[str, Any] = {"topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3}
+_LARGE: dict[str, Any] = {"n_routed_experts": 160, "routed_scaling_factor": 16.0, **_GROUPS}
+_LITE: dict[str, Any] = {"q_lora_rank": None, **_V2}
 
 # DeepSeek team 2024a, sec. 3.1.2 and appendix B; and the configurations of the released weights.
 SIZES = {
-    "deepseek-v2-lite": Config.of(
-        *(2048, 10944, 27, 16), moe_intermediate_size=1408, q_lora_rank=None, **_V2
-    ),
-    "deepseek-v2": Config.of(
-        *(5120, 12288, 60, 128),
-        **{"moe_intermediate_size": 1536, "n_routed_experts": 160, "routed_scaling_factor": 16.0},
-        **{"topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3},
-        **_V2,
-    ),
+    "deepseek-v2-lite": Config.of(2048, 10944, 27, 16, moe_intermediate_size=1408, **_LITE),
+    "deepseek-v2": Config.of(5120, 12288, 60, 128, moe_intermediate_size=1536, **_LARGE, **_V2),
 }
 
 
@@ -115,16 +111,24 @@ def attention_shapes(config: LatentConfig) -> dict[str, tuple[int, ...]]:
     return p | {f"b{n}": p[f"W{n}"][1:] for n in biased if f"W{n}" in p}
 
 
+def layer_shapes(config: LatentConfig, *, dense: bool = False) -> dict:
+    """The shapes of one layer, with experts unless it is dense."""
+    D = config.hidden_size
+    mlp: dict = gated_shapes(D, config.mlp_width)
+    if not dense:
+        mlp = mixtral.expert_shapes(D, config.moe_intermediate_size, config.experts)
+        mlp["shared"] = gated_shapes(D, config.shared_width)
+    norms = {name: {"gamma": (D,)} for name in ("norm1", "norm2")}
+    attention = attention_shapes(config)
+    return {"norm1": norms["norm1"], "attention": attention, "norm2": norms["norm2"], "mlp": mlp}
+
+
 def shapes(config: LatentConfig) -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D, L, dense = config.hidden_size, config.num_hidden_layers, config.first_k_dense_replace
-    mlp = mixtral.expert_shapes(D, config.moe_intermediate_size, config.experts)
-    mlp["shared"] = gated_shapes(D, config.shared_width)
-    layer = {"norm1": {"gamma": (D,)}, "attention": attention_shapes(config)}
-    lower = {**layer, "norm2": {"gamma": (D,)}, "mlp": gated_shapes(D, config.mlp_width)}
-    upper = {**layer, "norm2": {"gamma": (D,)}, "mlp": mlp}
+    lower, upper = layer_shapes(config, dense=True), layer_shapes(config)
     tree = llama.model_shapes(config, upper)
-    tree["body"]["layers"] = [lower if i < dense else upper for i in range(L)]
+    depths = range(config.num_hidden_layers)
+    tree["body"]["layers"] = [lower if i < config.first_k_dense_replace else upper for i in depths]
     return tree
 
 

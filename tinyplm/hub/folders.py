@@ -26,6 +26,7 @@ from ..families import (
     check_task,
     model_class,
     shapes_of,
+    skipped,
 )
 from ..families import family as find_family
 from ..files import (
@@ -194,7 +195,7 @@ def load(
     check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
     if hasattr(family, "settled"):
         config = family.settled(config, tensors)
-    tensors = normalise_names(family, config, tensors, where=where)
+    tensors = normalise_names(family, config, tensors, task=fixed, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)
@@ -276,11 +277,16 @@ def hub_name(family: ModuleType, name: str) -> str:
 
 
 def normalise_names(
-    family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str
+    family: ModuleType,
+    config: Any,
+    tensors: dict[str, StoredTensor],
+    *,
+    task: str | None = None,
+    where: str,
 ) -> dict[str, StoredTensor]:
     """Tensors by full name, without those the family ignores and without a tied head's copy."""
     given: dict[str, str] = {}  # full name: the name in the file
-    for name in without_skipped(list(tensors), (*family.SKIPPED, *getattr(config, "skipped", ()))):
+    for name in without_skipped(list(tensors), skipped(family, config, task)):
         newer = name
         for older, new in _OLDER:
             newer = re.sub(older, new, newer)
@@ -290,7 +296,8 @@ def normalise_names(
             raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
     tied = family.TIED if config.tie_word_embeddings else {}
-    for copy, original in {**_copies(family), **tied}.items():
+    own = getattr(config, "copies", {})
+    for copy, original in {**_copies(family), **own, **tied}.items():
         if copy not in tensors:
             continue
         second = tensors.pop(copy)

@@ -142,8 +142,8 @@ class StepLoad(Protocol):
 
 
 class Routing(NamedTuple):
-    """The routers of a call: logits (B, T, L, X), choice (B, T, L, k), weights (B, T): 1 for real
-    tokens, 0 for padding."""
+    """The routers of a call: logits (B, T, L, X), choice (B, T, L, k), weights (B, T, L): 1 for a
+    real token, 0 for padding."""
 
     logits: Any
     choice: Any
@@ -152,14 +152,16 @@ class Routing(NamedTuple):
     def counts(self) -> Any:
         """(L, X): how many real tokens chose each expert of each layer, in float64."""
         L, X = self.logits.shape[2:]
-        count = partial(expert_counts, experts=X, weights=self.weights)
-        return array_module(self.logits).stack([count(self.choice[:, :, i]) for i in range(L)])
+        layers = [(self.choice[:, :, i], self.weights[:, :, i]) for i in range(L)]
+        each = [expert_counts(c, experts=X, weights=w) for c, w in layers]
+        return array_module(self.logits).stack(each)
 
-    def each(self) -> Any:
-        """The weights of each token in each layer, (B, T, L)."""
-        return array_module(self.logits).broadcast_to(
-            self.weights[..., None], self.logits.shape[:3]
-        )
+    def total(self, load: StepLoad | None) -> Any:
+        """Real tokens times layers, of the step or of this call: what a mean divides by."""
+        L = self.logits.shape[2]
+        if load is not None:
+            return L * load.tokens
+        return L * array_module(self.weights).maximum(self.weights[:, :, 0].sum(), 1)
 
 
 class Balance(NamedTuple):
@@ -179,8 +181,8 @@ def switch_balance(routing: Routing, *, counts: Any, load: StepLoad | None) -> t
     """load_balancing_loss over all layers together, as in transformers' Mixtral and Qwen-MoE."""
     logits, of_experts, k = routing.logits, counts.sum(axis=0), routing.choice.shape[-1]
     fractions = k * of_experts / array_module(logits).maximum(of_experts.sum(), 1)
-    total = None if load is None else logits.shape[2] * load.tokens
-    return load_balancing_loss(logits, fractions=fractions, weights=routing.each(), total=total)
+    weights, total = routing.weights, routing.total(load)
+    return load_balancing_loss(logits, fractions=fractions, weights=weights, total=total)
 
 
 def sequence_balance(
@@ -195,7 +197,7 @@ def sequence_balance(
         logits,
         choice=top_experts(logits, top_k=routing.choice.shape[-1]),
         affinities=affinities,
-        weights=routing.each().swapaxes(1, 2),
+        weights=routing.weights.swapaxes(1, 2),
         total=None if load is None else logits.shape[1] * load.sequences,
     )
     return loss, lambda dloss: back(dloss).swapaxes(1, 2)
@@ -203,8 +205,7 @@ def sequence_balance(
 
 def z_loss(routing: Routing, *, counts: Any, load: StepLoad | None) -> tuple[Any, Callable]:
     """The mean of router_z_loss over layers and tokens."""
-    total = None if load is None else routing.logits.shape[2] * load.tokens
-    return router_z_loss(routing.logits, weights=routing.each(), total=total)
+    return router_z_loss(routing.logits, weights=routing.weights, total=routing.total(load))
 
 
 SWITCH = Balance(switch_balance, joint=True)

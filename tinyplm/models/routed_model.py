@@ -79,7 +79,7 @@ class RoutedModel(CausalModel):
         """balance L_b + z_loss L_z of the routers' logits, a head with their gradient alone."""
         if "router_logits" not in states:  # all layers are dense
             return 0.0, lambda dloss: (None, {})
-        routing, balance = routing_of(states, mask), self.family.BALANCE
+        routing, balance = self._routing(states, mask), self.family.BALANCE
         counts, load = routing.counts(), options.load
         if load is not None:
             counts = load.joined(counts, wait=balance.joint and options.balance > 0)
@@ -92,14 +92,15 @@ class RoutedModel(CausalModel):
 
         return sum(w * value for w, value, _ in found), backward
 
-
-def routing_of(states: dict[str, Any], attention_mask: Any) -> Routing:
-    """The routing of a body's states; attention_mask (B, T) tells the real tokens, if given."""
-    hidden, logits = states["hidden"], states["router_logits"]
-    real = array_module(hidden).ones(hidden.shape[:2], dtype=hidden.dtype)
-    if attention_mask is not None and attention_mask.ndim == 2:
-        real = (attention_mask != 0).astype(hidden.dtype)
-    return Routing(logits, states["chosen_experts"], real)
+    def _routing(self, states: dict[str, Any], attention_mask: Any) -> Routing:
+        """The routing of a body's states; attention_mask (B, T) tells the real tokens, if given."""
+        logits = states["router_logits"]
+        xp, shape = array_module(logits), logits.shape[:3]
+        weights = xp.ones(shape, dtype=logits.dtype)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            real = (attention_mask != 0).astype(logits.dtype)
+            weights = xp.broadcast_to(real[..., None], shape)
+        return Routing(logits, states["chosen_experts"], weights)
 
 
 def without_routing(model: CausalModel) -> CausalModel:
