@@ -8,6 +8,7 @@ import pytest
 
 import reference.layers.moe as ref_moe
 import tinyplm
+from tests.laws import MODEL, relative_error
 from tests.support import families
 from tests.support.decoder_formulas import assert_formula, rms, swiglu, turn
 from tests.support.families import batch
@@ -56,8 +57,9 @@ def test_a_model_tells_its_active_parameters(name, tied):
     unseen = len(sparse) * (config.experts - config.top_k) * each
     assert model.active_parameter_count() == model.parameter_count() - unseen > 0
     assert f"{model.active_parameter_count():,} active" in repr(model)
-    decoding = model.for_decoding() if name != "deepseek_v2" and name != "deepseek_v3" else model
+    decoding, ids = model.for_decoding(), batch()[0]
     assert decoding.active_parameter_count() == model.active_parameter_count()
+    assert relative_error(decoding(ids, grad=False)[0]["logits"], model(ids, grad=False)[0]["logits"]) < MODEL
     assert "active" not in repr(families.tiny("llama"))
 
 

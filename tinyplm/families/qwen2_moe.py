@@ -100,8 +100,9 @@ def by_layer(config: SparseConfig, experts: Component, dense: Component) -> Call
 def shapes(config: Config) -> dict:
     """Qwen2's, with router, experts and the shared one in layers that have them."""
     D, F = config.hidden_size, config.shared_expert_intermediate_size
-    mlp = mixtral.expert_shapes(D, config.moe_intermediate_size, config.experts)
-    mlp["shared"] = {"w": (D, 1), "mlp": {"Wgate": (D, F), "Wup": (D, F), "Wdown": (F, D)}}
+    gated = {"Wgate": (D, F), "Wup": (D, F), "Wdown": (F, D)}
+    mlp: dict[str, Any] = mixtral.expert_shapes(D, config.moe_intermediate_size, config.experts)
+    mlp["shared"] = {"w": (D, 1), "mlp": gated}
     dense = llama.model_shapes(config, llama.layer_shapes(config, "qkv" * config.qkv_bias))
     return with_experts(dense, config, mlp)
 
