@@ -17,8 +17,8 @@ from tinyplm.families import FAMILIES, family, mixtral, qwen2_moe, qwen3_moe
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.routed import active_parameters, is_routed
 
-# {size: (parameters, active ones, both as published in billions)}.  DeepSeek leaves the token table out of the active 2.4B of
-# V2-Lite, and calls the larger ones 21B and 37B.
+# {size: (parameters, active ones, both as published in billions)}.  Without the token table DeepSeek counts the active 2.4B of
+# V2-Lite, and OpenAI those of gpt-oss.
 COUNTS = {
     "mixtral-8x7b": (46_702_792_704, 12_879_925_248, 46.7, 12.9),
     "mixtral-8x22b": (140_620_634_112, 39_152_031_744, 141, 39),
@@ -28,6 +28,8 @@ COUNTS = {
     "qwen3-235b-a22b": (235_093_634_560, 22_190_763_520, 235, 22),
     "deepseek-v2-lite": (15_706_484_224, 2_661_150_208, 15.7, 2.4 + 0.21),
     "deepseek-v2": (235_741_434_880, 21_375_800_320, 236, 21),
+    "gpt-oss-20b": (20_914_757_184, 4_187_440_704, 20.9, 3.6 + 0.58),
+    "gpt-oss-120b": (116_829_156_672, 5_711_982_912, 116.8, 5.1 + 0.58),
     "deepseek-v3": (671_026_404_352, 37_552_282_624, 671, 37),
 }
 ROUTED = [name for name in FAMILIES if is_routed(family(name))]

@@ -34,7 +34,7 @@ HOST_NUMPY = {
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
     "layers/rope_scaling.py": tuple("arange array clip float64 ndarray".split()),  # frequencies: few numbers, from the config
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
-    "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors from files
+    "models/names.py": ("ndarray", "split", "cumsum", "concatenate", "stack"),  # tensors from files
     "models/rope.py": ("ndarray",),
     "models/checks.py": ("asarray",),  # the border: lists of ids passed by the user
     "models/model.py": ("dtype",),  # the name of a dtype passed by the user

@@ -259,6 +259,7 @@ MODELS = {
     "mistral": {"sliding_window": 3, "max_position_embeddings": LENGTH},
     "qwen2": {"max_position_embeddings": LENGTH},
     "qwen2_moe": {"max_position_embeddings": LENGTH},
+    "gpt_oss": {"max_position_embeddings": LENGTH},
     "gemma2": {"max_position_embeddings": LENGTH},
     "gemma3_text": {"max_position_embeddings": LENGTH},
 }

@@ -26,6 +26,7 @@ WINDOWED = {
     "qwen3": lambda window, layers: {"sliding_window": window, "max_window_layers": 0},
     "mixtral": lambda window, layers: {"sliding_window": window},
     "qwen2_moe": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
+    "gpt_oss": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
     "qwen3_moe": lambda window, layers: {"sliding_window": window, "use_sliding_window": True},
     "gemma2": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
     "gemma3_text": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
@@ -149,7 +150,8 @@ def test_two_layers_see_two_windows(family):
 @pytest.mark.parametrize("window", [T, 100])
 def test_a_window_that_is_long_enough_hides_nothing(family, window):
     ids = np.random.default_rng(0).integers(0, 11, (2, T))
-    off = dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), {"use_sliding_window": False}) | {"gpt3": {"band": None}}
+    off = dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), {"use_sliding_window": False})
+    off |= {"gpt3": {"band": None}, "gpt_oss": {"layer_types": ["full_attention"]}}
     model = windowed(family, window)
     plain = dataclasses.replace(model.config, layer_types=None) if family in ("gemma2", "qwen2_moe") else model.config
     plain = dataclasses.replace(plain, **off.get(family, {"sliding_window": None}))
