@@ -28,6 +28,7 @@ NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host is the default device for masks made from lengths
     "layers/cache.py": (),  # and for empty buffers
+    "layers/cache_size.py": ("dtype",),  # bytes of a number
     "layers/source_cache.py": ("ndarray", "diff", "flatnonzero", "arange", "array_equal"),  # numbers of rows, on the host
     "layers/alibi.py": ("ndarray", "arange", "concatenate"),  # slopes: one number for each head, made on the host
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
