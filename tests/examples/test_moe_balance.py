@@ -81,7 +81,7 @@ def test_wrong_options_are_one_line(run, tmp_path, option, value, word):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("family", ["mixtral"])
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3"])
 def test_pretraining_a_family_with_experts(run, tmp_path, texts, family):
     out, quick = tmp_path / "out", ("--size", "tiny", "--steps", "4", "--context", "16", "--batch", "4", "--vocabulary", "300")
     more = ("--balance", "0.01", "--z-loss", "0.001", "--bias-rate", "0.25", "--samples", "1", "--micro-batch", "3")
