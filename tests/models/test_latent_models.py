@@ -13,7 +13,7 @@ from tests.support.families import tiny
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import deepseek_v3
 from tinyplm.hub.names import count_parameters
-from tinyplm.layers.cache import numbers_per_token
+from tinyplm.layers.cache_size import numbers_per_token
 from tinyplm.tuning.adapters.lora import lora_of, merge_lora
 from tinyplm.tuning.adapters.prefix import prefix_of, prefix_parameters, with_prefix
 
