@@ -88,6 +88,7 @@ def tinyplm_training(part: str, X: int, F: int, tokens: int, workers: int) -> Ca
         **{"num_key_value_heads": HEADS, "intermediate_size": F, "vocab_size": VOCABULARY},
         **{"num_local_experts": X, "num_experts_per_tok": TOP, "max_position_embeddings": T},
         **{"tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None},
+        **{"rope_theta": 1e4, "rms_norm_eps": 1e-6},  # as in peer.py
     )
     optimizer = AdamW(model.params, weight_decay=DECAY)
     model.params = optimizer.params
