@@ -140,6 +140,9 @@ class StepLoad(Protocol):
     def joined(self, counts: Any, *, wait: bool) -> Any:
         """counts (L, X) of this part -> with `wait` the sum over all parts of the step."""
 
+    def report(self, losses: dict[str, Any]) -> None:
+        """Take note of this part of the routers' losses, by name and without their weights."""
+
 
 class Routing(NamedTuple):
     """The routers of a call: logits (B, T, L, X), choice (B, T, L, k), weights (B, T, L): 1 for a
