@@ -1,8 +1,8 @@
 """DeepSeek-V3 with its modules for later tokens, from the paper: one text at a time, with its loss.
 
-DeepSeek team 2024b, sec. 2.1 and 2.2.  t_1 .. t_T are a text's tokens; the main model is depth 0 and
-predicts t_{i+1} at place i, the module of depth k = 1 .. D predicts t_{i+k+1}.  Parameters are nested
-dicts of arrays, weights (in, out):
+DeepSeek team 2024b, sec. 2.1 and 2.2.  t_1 .. t_T are a text's tokens; the main model is depth 0
+and predicts t_{i+1} at place i, the module of depth k = 1 .. D predicts t_{i+k+1}.  Parameters are
+nested dicts of arrays, weights (in, out):
 
     tokens (V, D)    norm {gamma}    head {W (D, V)}; without one, the table transposed
     layers           [{norm1, attention, norm2, mlp}, ...]
@@ -42,14 +42,14 @@ def deepseek_v3(
     renormalised: bool = True,
     **choice,
 ) -> tuple[list, list]:
-    """[h^0, ..., h^D], and of each router in turn its logits and its choice.
+    """[h^0, ..., h^D], and the logits of each router in turn.
 
     h^0_{1:T}: the normed stream of the main model.
     h'_i^k = M_k [RMSNorm(h_i^{k-1}); RMSNorm(Emb(t_{i+k}))]                                    (21)
     h^k_{1:T-k} = TRM_k(h'^k_{1:T-k})                                                           (22)
 
     OutHead maps h^k to logits linearly (eq. 23), so TRM_k ends with a norm, as the main model does.
-    ids (T,) -> h^k (T - k, D), of no rows from k = T on; logits (1, T - k, X), choice (1, T - k, top_k).
+    ids (T,) -> h^k (T - k, D), of no rows from k = T on; logits (1, T - k, X).
     corrections: the biases of the choice (eq. 16), of each layer and module, None of a dense one.
     choice: top_k, groups and kept_groups of sigmoid_choice.
     """
@@ -68,12 +68,11 @@ def deepseek_v3(
         if "router" not in mlp:
             return gated(mlp, x)
         both = moe(mlp, x, choose=choose, weigh=weigh, expert=gated, shared=gated, bias=bias)
-        z = both[..., x.shape[-1] :]
-        routers.append((z, choose(z, bias=bias)))
+        routers.append(both[..., x.shape[-1] :])
         return both[..., : x.shape[-1]]
 
     def block(q, x, number):
-        """u = x + attention(norm1(x)),   u + mlp(norm2(u)).                      sec. 2.1, fig. 2"""
+        """u = x + attention(norm1(x)),   u + mlp(norm2(u)).                     sec. 2.1, fig. 2"""
         bias = None if corrections is None else corrections[number]
         n = rmsnorm(x, q["norm1"]["gamma"], eps=eps)
         mask = causal_mask(x.shape[1])
@@ -95,32 +94,37 @@ def deepseek_v3(
 
 
 def logits(p: dict, h: np.ndarray) -> np.ndarray:
-    """OutHead without its softmax, one for all depths.                                   (eq. 23)"""
+    """OutHead without its softmax, one for all depths.                                  (eq. 23)"""
     return linear(h, p["head"]["W"] if "head" in p else p["tokens"].T)
 
 
-def joint_loss(p: dict, texts: list, *, weight: float, balance: float = 0.0, total=None, **model):
+def joint_loss(
+    p: dict, texts: list, *, weight: float, balance: float = 0.0, total=None, top_k: int, **model
+):
     """L = L_main + weight / D sum_k L_k + balance sum_b L_b,
 
-        L_k = -1/total sum_i log P_i^k[t_{i+k+1}]                                          (24, 25)
+        L_k = -1/total sum_i w_{i+k} log P_i^k[t_{i+k+1}]                                  (24, 25)
 
-    over all texts and places, L_main = L_0; L_b (17) is the balance loss of one router, the mean of
-    the texts.   texts: pairs of ids (T,) and targets (T,), target i being t_{i+1}, or -100 where the
-    main model is not to learn it: then no module is.  total None: the number of targets, at every
-    depth, as the paper divides by T where T - k tokens are predicted.
+    over all texts and places, L_main = L_0; L_b is the balance loss of one router, the mean of the
+    texts, by the choice of affinities alone, without biases and groups (17, 18).
+    texts: (ids (T,), targets (T,), weights (T,)), target i being t_{i+1}, and its weight.  Where a
+    target is -100, no depth is to predict that token.  total None: the sum of the other weights, at
+    every depth, as the paper divides by T where T - k tokens are predicted.
     """
     modules = len(p["multi_token"])
     if total is None:
-        total = sum(1 for _, targets in texts for target in targets if target >= 0)
+        total = sum(w for _, targets, weights in texts for t, w in zip(targets, weights) if t >= 0)
     loss = 0.0
-    for ids, targets in texts:
-        states, routers = deepseek_v3(p, ids, **model)
+    for ids, targets, weights in texts:
+        states, routers = deepseek_v3(p, ids, top_k=top_k, **model)
         for k, h in enumerate(states):
             log_p = log_softmax(logits(p, h))
             share = 1.0 if k == 0 else weight / modules
             for i in range(len(h)):
                 if targets[i + k] >= 0:
-                    loss += share * -log_p[i, int(targets[i + k])] / total
-        for z, choice in routers:
+                    nll = -log_p[i, int(targets[i + k])]
+                    loss += share * float(weights[i + k]) * nll / total
+        for z in routers:
+            choice = sigmoid_choice(z, top_k=top_k)
             loss += balance * sequence_balance_loss(z, choice=choice) / len(texts)
     return loss
