@@ -23,6 +23,7 @@ TITLES = {
     "glm4": "GLM-4-0414",
     "gpt2": "GPT-2",
     "gpt3": "GPT-3",
+    "gpt_oss": "gpt-oss",
     "internlm": "InternLM",
     "internlm2": "InternLM 2",
     "llama": "LLaMA",

@@ -21,6 +21,7 @@ from tinyplm.families import (
     glm,
     glm4,
     gpt2,
+    gpt_oss,
     llama,
     mistral,
     mixtral,
@@ -52,6 +53,9 @@ _LLAMA_SHAPED = {
     "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
+
+# otherwise the norms of a float16 file would become float32
+transformers.GptOssPreTrainedModel._keep_in_fp32_modules = None
 
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
 _LATENT = {
@@ -117,6 +121,20 @@ FAMILIES = {
         tables=("model.embed_tokens.weight",),
         spots=("model.layers.0.self_attn.q_a_layernorm.weight", "model.layers.1.self_attn.q_b_proj.weight"),
         paths=("body.layers.0.attention.q_norm", "body.layers.1.attention.Wuq"),
+    ),
+    "gpt_oss": Family(
+        gpt_oss, transformers.GptOssConfig, transformers.GptOssForCausalLM, transformers.GptOssModel,
+        {**_LLAMA_SHAPED, "intermediate_size": 20, "head_dim": 8, "sliding_window": 3, "num_local_experts": 3,
+         "num_experts_per_tok": 2, "swiglu_limit": 0.5,
+         "rope_parameters": {"rope_type": "yarn", "rope_theta": 50.0, "factor": 2.0, "beta_fast": 1.5, "beta_slow": 0.4,
+                             "truncate": False, "original_max_position_embeddings": 6}},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.k_proj.bias", "model.layers.1.self_attn.o_proj.weight",
+               "model.layers.1.mlp.experts.gate_up_proj"),
+        paths=("body.norm.gamma", "body.layers.1.attention.bk", "body.layers.1.attention.Wo",
+               "body.layers.1.mlp.experts.Wup"),
     ),
     "qwen2": Family(
         qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,

@@ -27,6 +27,7 @@ from tinyplm.families import (
     glm4,
     gpt2,
     gpt3,
+    gpt_oss,
     internlm,
     internlm2,
     llama,
@@ -122,6 +123,17 @@ FAMILIES = {
         context="max_position_embeddings",
         variants={"tied, one of three": {"tie_word_embeddings": True, "num_local_experts": 3, "num_experts_per_tok": 1},
                   "window, all experts": {"sliding_window": 3, "num_experts_per_tok": 4}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Four experts, a window of 2 in the lower of the two layers; the clamp of 0.5 is within reach.
+    "gpt_oss": Family(
+        gpt_oss,
+        gpt_oss.Config(**LLAMA_SHAPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=2, swiglu_limit=0.5),
+        context="max_position_embeddings",
+        variants={"tied, no biases, one of three": {"tie_word_embeddings": True, "attention_bias": False,
+                                                    "num_local_experts": 3, "num_experts_per_tok": 1},
+                  "window in the upper layer": {"layer_types": ["full_attention", "sliding_attention"]},
+                  "no window, all experts": {"layer_types": ["full_attention"] * 2, "num_experts_per_tok": 4}},
         dropout={"attention_dropout": 0.2},
     ),
     # A dense layer, and four experts in two groups above it; heads of which 4 components of 6 turn.

@@ -32,6 +32,7 @@ FAMILIES = {
     "glm4": "glm4",
     "gpt2": "gpt2",
     "gpt3": "gpt3",
+    "gpt_oss": "gpt_oss",
     "internlm": "internlm",
     "internlm2": "internlm2",
     "llama": "llama",

@@ -43,6 +43,7 @@ class Config(LatentConfig):
         "num_local_experts": "n_routed_experts",
         "num_mtp_layers": "num_nextn_predict_layers",
     }
+    QUANTIZED: ClassVar[tuple[str, ...]] = ("fp8",)
     METHODS: ClassVar[tuple[str, ...]] = ("noaux_tc",)
     SCORES: ClassVar[str] = "sigmoid"
 

@@ -14,11 +14,11 @@ from ..core import Tree, flatten, tree_map
 from ..files import printable
 from ..memory import check_memory
 from ..models.names import Rename, expand, leaves_of
-from .tensors import StoredTensor
+from .quantized import HubTensor
 
 
 def to_tree(
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, HubTensor],
     names: list[Rename],
     shapes: Tree,
     *,
@@ -57,12 +57,13 @@ def to_tree(
     tree = tree_map(lambda shape: np.empty(shape, dtype=dtype), shapes)
     leaves = leaves_of(tree)
     for hub, (paths, op, _) in expected.items():
-        parts = op.to_tree(tensors[hub].stored(), [wanted[path] for path in paths])
-        for path, part in zip(paths, parts):
-            try:
-                tensors[hub].fill(leaves[path], part, finite=True)
-            except ValueError as error:
-                raise ValueError(f"{where}: tensor {hub}: {error}") from None
+        for at, piece in tensors[hub].pieces():
+            parts = op.to_tree(piece, [wanted[path] for path in paths])
+            for path, part in zip(paths, parts):
+                try:
+                    tensors[hub].fill(leaves[path][at], part, finite=True)
+                except ValueError as error:
+                    raise ValueError(f"{where}: tensor {hub}: {error}") from None
     return tree
 
 

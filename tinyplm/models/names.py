@@ -73,6 +73,18 @@ def grouped(groups: int) -> Operation:
     return Operation(to_hub, to_tree, hub_shape)
 
 
+def interleaved() -> Operation:
+    """Columns of several arrays take turns in one hub tensor of our orientation, (..., in, out)."""
+
+    def to_hub(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.stack(arrays, axis=-1).reshape(*arrays[0].shape[:-1], -1)
+
+    def to_tree(tensor: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
+        return [tensor[..., n :: len(shapes)] for n in range(len(shapes))]
+
+    return Operation(to_hub, to_tree, lambda shapes: (*shapes[0][:-1], sum(s[-1] for s in shapes)))
+
+
 def permuted(*axes: int) -> Operation:
     """Axis n of the hub tensor is axis axes[n] of the tree's array."""
     back = sorted(range(len(axes)), key=axes.__getitem__)

@@ -82,6 +82,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "deepseek_v2": _LATENT,
     "deepseek_v3": {**_LATENT, "n_group": 2, "topk_group": 1},
     "mixtral": {**_LLAMA, "num_local_experts": 4},
+    "gpt_oss": {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 2,
+                "swiglu_limit": 0.5},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "qwen3": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "gemma": _LLAMA,
