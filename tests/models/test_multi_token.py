@@ -15,6 +15,7 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
 
 VARIANTS = {
+    "two, all layers dense": (2, {"first_k_dense_replace": 2}),
     "one": (1, {}),
     "two": (2, {}),
     "three, tied, no dense layer": (3, {"tie_word_embeddings": True, "first_k_dense_replace": 0, "rope_interleave": False}),
@@ -56,9 +57,12 @@ def test_outputs(variant, layout, device):
         for k, h in enumerate(expected["later"][: T - 1]):
             assert len(h) == max(0, len(text.ids) - k - 1)
             assert relative_error(text.of(found["later_hidden"])[: len(h), k], h) < MODEL
-        for i, z in enumerate(expected["routers"][: found["router_logits"].shape[2]]):
+        routed = found["router_logits"].shape[2] if "router_logits" in found else 0
+        for i, z in enumerate(expected["routers"][:routed]):
             assert relative_error(text.of(found["router_logits"])[: len(z), i], z) < MODEL
-    modules = VARIANTS[variant][0]
+    modules, changes = VARIANTS[variant]
+    dense = changes.get("first_k_dense_replace", 1)
+    assert routed == 2 - dense + min(modules, T - 1)
     assert ("later_hidden" in found) == (T > 1)
     for k in range(min(modules, T - 1)):
         assert found["later_hidden"].shape == (len(found["logits"]), T, min(modules, T - 1), 6)

@@ -128,7 +128,8 @@ def body(
         states["later_hidden"] = xp.stack([filled(a, T) for a in later], axis=2)
         for name, part in (("router_logits", "logits"), ("chosen_experts", "choice")):
             own = [filled(stream[part][0], T)[:, :, None] for stream in streams]
-            states[name] = xp.concatenate([states[name], *own], axis=2)
+            below = [states[name]] if name in states else []  # none if all layers are dense
+            states[name] = xp.concatenate([*below, *own], axis=2)
 
     def backward(dstates: dict[str, Any]) -> tuple[Tree, Any]:
         dhidden, dlogits = dstates.get("hidden"), dstates.get("router_logits")
