@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,8 @@ from tests.support.families import randomised
 from tests.support.later_tokens import LAYOUTS, along, later, outputs, parameters, rows, settings
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
+from tinyplm.families import deepseek_v3, shapes_of
+from tinyplm.hub.names import count_parameters
 
 VARIANTS = {
     "two, all layers dense": (2, {"first_k_dense_replace": 2}),
@@ -283,3 +287,20 @@ def test_a_weight_that_is_none(weight):
     with pytest.raises(ValueError, match="^multi_token: expected a finite number >= 0, got ") as error:
         model_of("one").loss(targets={"logits": [[1]]}, input_ids=[[1]], multi_token=weight)
     assert "\n" not in str(error.value)
+
+
+def test_the_published_number_of_parameters():
+    """Of DeepSeek-V3.  README_WEIGHTS.md of its base model: 671B, of which 36.6B are active, the output matrix among them; the
+    module's 11.5B and 1.5B, its output matrix among the latter, are those of its block, without Wproj.  The files have
+    680,571,043,840 numbers in FP8 and 3,918,786,560 in BF16, which are the module's copies of the table and the head, too."""
+    config = deepseek_v3.SIZES["deepseek-v3"]
+    shapes, module = deepseek_v3.shapes(config), deepseek_v3.module_shapes(config)
+    total, own, block = (count_parameters(tree) for tree in (shapes, module, module["block"]))
+    table = math.prod(shapes["body"]["tokens"])
+    assert math.prod(shapes["head"]["W"]) == table
+    assert total + own + 2 * table == 680_571_043_840 + 3_918_786_560
+    assert count_parameters(shapes_of(deepseek_v3, config, "multi_token_lm")) == total + own
+    experts = count_parameters(module["block"]["mlp"]["experts"])
+    idle = experts - experts * config.num_experts_per_tok // config.n_routed_experts
+    assert [round(n / 1e9) for n in (total, own + 2 * table)] == [671, 13]
+    assert [round(n / 1e9, 1) for n in (block, total - 58 * idle - table, block - idle + table)] == [11.5, 36.6, 1.5]
