@@ -77,10 +77,30 @@ def last_logits(
     inputs: of the body, already checked; a "cache" among them is consumed
     -> (logits, the next cache or None).
     """
+    hidden, after = hidden_states(family, params, inputs, config=config)
+    W, _ = family.output_matrix(params, config=config)
+    return capped(linear(hidden[:, -1], W)[0], config.logit_cap)[0], after
+
+
+def several_logits(
+    family: ModuleType, params: Tree, inputs: Mapping[str, Any], *, count: int, config: Any
+) -> tuple[Any, Any, Cache | None]:
+    """As last_logits, after each of the last `count` positions.
+
+    -> (logits (B, count, V), hidden (B, T, D), the next cache or None).
+    """
+    hidden, after = hidden_states(family, params, inputs, config=config)
+    W, _ = family.output_matrix(params, config=config)
+    logits = capped(linear(hidden[:, hidden.shape[1] - count :], W)[0], config.logit_cap)[0]
+    return logits, hidden, after
+
+
+def hidden_states(
+    family: ModuleType, params: Tree, inputs: Mapping[str, Any], *, config: Any
+) -> tuple[Any, Cache | None]:
+    """(hidden (B, T, D), the next cache or None), without gradients; inputs as in last_logits."""
     cache = inputs.get("cache")
     if cache is not None:
         cache.begin()
     hidden, _ = family.body(params["body"], config=config, stacking=INFERENCE, **inputs)
-    after = None if cache is None else cache.advanced(hidden.shape[1])
-    W, _ = family.output_matrix(params, config=config)
-    return capped(linear(hidden[:, -1], W)[0], config.logit_cap)[0], after
+    return hidden, None if cache is None else cache.advanced(hidden.shape[1])

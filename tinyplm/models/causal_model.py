@@ -13,7 +13,7 @@ from ..core.named import More
 from ..layers.cache import Cache, numbers_per_token
 from ..memory import check_memory
 from . import checks
-from .causal_lm import vocabulary_head
+from .causal_lm import several_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
@@ -62,6 +62,10 @@ class CausalModel(LanguageModel):
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         return self._call(inputs, key, stacking)
+
+    def several_logits(self, inputs: Arrays, *, count: int) -> tuple[Any, Any, Cache | None]:
+        """causal_lm.several_logits of inputs that are already checked, for decoding."""
+        return several_logits(self.family, self.params, inputs, count=count, config=self.config)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
@@ -123,20 +127,25 @@ class CausalModel(LanguageModel):
         return vocabulary_head(f, self.family, self.config, more=more)
 
     @known_arguments
-    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
+    def empty_cache(self, batch: int, capacity: int | None = None, *, spare: int = 0) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens; default:
-        the context, or less if the family cannot cache all of it (dynamic RoPE scaling)."""
+        the context, or less if the family cannot cache all of it (dynamic RoPE scaling).
+
+        spare: room for so many more tokens, and a cut may go back by so many despite windows.
+        """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
+        check_whole("spare", spare, 0, MOST)
+        capacity += spare
         if self.device == "cpu":
             numbers = batch * capacity * numbers_per_token(**self.config.cache_sizes)
             check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
         window = self.family.pieces(self.config).window
         windows = tuple(window(i) for i in range(self.config.cache_sizes["layers"]))
-        sizes = {"batch": batch, "capacity": capacity, **self.config.cache_sizes}
+        sizes = {"batch": batch, "capacity": capacity, "spare": spare, **self.config.cache_sizes}
         cache = Cache.empty(**sizes, dtype=self.dtype, windows=windows, xp=xp)
         return dataclasses.replace(cache, origin=self.origin)
 
