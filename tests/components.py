@@ -29,6 +29,7 @@ import reference.layers.pooling as ref_pooling
 import reference.layers.position as ref_position
 import reference.layers.relative_bias as ref_relative_bias
 import reference.layers.rope as ref_rope
+import reference.layers.sinks as ref_sinks
 import reference.layers.softmax as ref_softmax
 import reference.layers.two_stream as ref_two_stream
 import reference.losses.answers as ref_answers
@@ -101,6 +102,13 @@ FORMULAS: dict[str, Callable] = {
     "alibi_attention": formulas.alibi_attention,
     "alibi_block_attention": formulas.without_block(formulas.alibi_attention),
     "capped_alibi_decoder_attention": formulas.described_alibi_attention,
+    "sink_softmax": ref_sinks.sink_softmax,
+    "sink_attention": ref_sinks.sink_attention,
+    "sink_attention_dropout": formulas.sink_dropout,
+    "sink_block_attention": formulas.without_block(ref_sinks.sink_attention),
+    "sink_block_attention_dropout": formulas.without_block(formulas.sink_dropout),
+    "sink_decoder_attention": formulas.described_sinks,
+    "sink_self_attention": formulas.sink_self_attention,
     "latent_attention": formulas.latent_attention,
     "absorbed_attention": formulas.latent_attention,
     "multi_token_input": formulas.multi_token_input,
@@ -136,6 +144,7 @@ FORMULAS: dict[str, Callable] = {
     "experts": ref_moe.experts,
     "sigmoid_gated": ref_moe.sigmoid_gated,
     "moe": ref_moe.moe,
+    "routed_block": ref_moe.routed_block,
     "load_balancing_loss": ref_balance.load_balancing_loss,
     "normalised_sigmoid": ref_balance.normalised_sigmoid,
     "sequence_balance_loss": ref_balance.sequence_balance_loss,
@@ -262,6 +271,19 @@ def _experts(s: Sizes, made: case.Case) -> dict[str, Any]:
     return ours | {n: twin for n, twin in twins.items() if n in made.kwargs}
 
 
+def _routed_block(s: Sizes, made: case.Case) -> dict[str, Any]:
+    settings = made.kwargs["mlp"].keywords
+    mlp = {**settings, **_experts(s, case.Case([], settings))}
+
+    def norm(p, x):
+        return ref_norm.rmsnorm(x, p["gamma"])
+
+    def attention(p, x):
+        return ref_linear.linear(x, p["W"])
+
+    return {"norm": norm, "attention": attention, "mlp": partial(ref_moe.moe, **mlp)}
+
+
 REF_EXPERT = partial(ref_mlp.gated_mlp, activation=ref_activation.silu)
 
 
@@ -276,6 +298,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "pooler": _activation,
     "convolution_layer": _activation,
     "rotary_attention": _rotary,
+    "sink_self_attention": _rotary,
     "dense_classifier": _two_keys,
     "pre_norm_block": _parts,
     "post_norm_block": _parts,
@@ -300,6 +323,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "experts": _experts,
     "sigmoid_gated": _experts,
     "moe": _experts,
+    "routed_block": _routed_block,
     "sequence_balance_loss": _affinities,
 }
 

@@ -154,14 +154,42 @@ def sigmoid_gated(p: dict, x: np.ndarray, *, f) -> np.ndarray:
     return y
 
 
-def moe(p: dict, x: np.ndarray, *, choose, weigh, expert, shared=None) -> np.ndarray:
+def routed_block(
+    p: dict, x: np.ndarray, before: np.ndarray, *, norm, attention, mlp, bias=None
+) -> np.ndarray:
+    """[y, before, z]: h = x + attention(norm1(x)),  y = h + m,  [m, z] = mlp(norm2(h)).
+
+    mlp: `moe` with its settings.   x (..., D), before (..., X) -> (..., D + 2 X).
+    Xiong et al. 2020, table 1, right
+    """
+    h = _sum(x, attention(p["attention"], norm(p["norm1"], x)))
+    joined = mlp(p["mlp"], norm(p["norm2"], h), bias=bias)
+    D, X = x.shape[-1], before.shape[-1]
+    out = zeros(x.shape[:-1] + (D + 2 * X,), like=(h, before, joined))
+    for row in np.ndindex(x.shape[:-1]):
+        for d in range(D):
+            out[row + (d,)] = h[row + (d,)] + joined[row + (d,)]
+        for i in range(X):
+            out[row + (D + i,)] = before[row + (i,)]
+            out[row + (D + X + i,)] = joined[row + (D + i,)]
+    return out
+
+
+def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    out = zeros(a.shape, like=(a, b))
+    for i in np.ndindex(a.shape):
+        out[i] = a[i] + b[i]
+    return out
+
+
+def moe(p: dict, x: np.ndarray, *, choose, weigh, expert, shared=None, bias=None) -> np.ndarray:
     """[y, z]: y = sum_j w_j expert_c(x) + shared(x),  w = weigh(z),  z = x W + b, side by side.
 
     Shazeer et al. 2017, eq. 1; DeepSeek team 2024b, eq. 12.   x (..., D) -> (..., D + X).
     """
     router = p["router"]
     z = linear(x, router["W"], router.get("b"))
-    choice = choose(z, bias=router.get("correction"))
+    choice = choose(z, bias=bias)
     y = experts(p["experts"], x, weigh(z, choice=choice), choice=choice, expert=expert)
     more = None if shared is None else shared(p["shared"], x)
     joined = zeros(x.shape[:-1] + (x.shape[-1] + z.shape[-1],), like=(y, z, more))

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from reference.layers.linear import linear
+from reference.layers.sinks import sink_softmax
 from reference.layers.softmax import softmax
 
 
@@ -73,7 +74,8 @@ def attention(
     score(t, s) = cap(scale q_h[t] . k_g[s]) - m_h (t - s),   g = h // (H / K),
     cap(z) = cap tanh(z / cap) or z,   scale = E^-0.5 if None,   m = slopes or 0.
     whole_norm (p, x) norms all of x Wq and of x Wk, head_norm (p, x) each head of them; with
-    parameters q_norm and k_norm.  turn (x (T, E)): RoPE.
+    parameters q_norm and k_norm.  turn (x (T, E)): RoPE.  With sinks (H,) among the parameters P is
+    the sink_softmax (OpenAI 2025, sec. 2.2).
     """
     T = len(x)
     parts = {n: linear(x, p[f"W{n}"], p.get(f"b{n}")) for n in "qkv"}
@@ -100,7 +102,10 @@ def attention(
                 if slopes is not None:
                     score -= slopes[h] * (t - s)
                 scores[s - first] = score
-            P = softmax(scores[None])[0]
+            if "sinks" in p:
+                P = sink_softmax(scores[None, None, None], p["sinks"][h : h + 1])[0, 0, 0]
+            else:
+                P = softmax(scores[None])[0]
             for s in range(first, t + 1):
                 outputs[t, h * E : (h + 1) * E] += P[s - first] * v[g][s]
     return linear(outputs, p["Wo"], p.get("bo"))

@@ -24,7 +24,7 @@ CASES = {
     "llama, yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0}},
     "llama, far": {"rms_norm_eps": 0.1, "hidden_act": "relu"},
     "llama, holes": {},
-    "gemma2": {}, "gemma3_text": {}, "qwen3": {}, "olmo2": {}, "glm": {}, "bloom": {},
+    "gemma2": {}, "gemma3_text": {}, "qwen3": {}, "olmo2": {}, "glm": {}, "bloom": {}, "gpt_oss": {},
 }  # fmt: skip
 HOLES = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 1, 0, 0, 1]])  # padding inside counts for rotary positions
 

@@ -91,13 +91,23 @@ def test_recorded_values_and_gradients_fit_each_other(case):
     layer, d = t.gradients["body"]["layers"][1], "layers.1"
     norms = [f"{d}.{n}.before" if "before" in layer.get(n, {}) else f"{d}.{n}" for n in ("norm1", "norm2")]
     first, second = (t[path].value for path in INPUTS.get(name, norms))
-    pairs = [(layer["attention"][f"W{n}"], first, t[f"{d}.attention.{n}"].gradient) for n in "qkv"]
+    if "Wdkv" in layer["attention"]:
+        latent = t[f"{d}.attention.latent"].value
+        pairs = [(layer["attention"][f"Wu{n}"], latent, t[f"{d}.attention.{n}"].gradient) for n in "kv"]
+    else:
+        pairs = [(layer["attention"][f"W{n}"], first, t[f"{d}.attention.{n}"].gradient) for n in "qkv"]
     pairs.append((layer["attention"]["Wo"], merged(t[f"{d}.attention.heads"].value), t[f"{d}.attention"].gradient))
     if "Wgate" in layer["mlp"]:
         pairs += [(layer["mlp"][f"W{n}"], second, t[f"{d}.mlp.{n}"].gradient) for n in ("gate", "up")]
         pairs.append((layer["mlp"]["Wdown"], t[f"{d}.mlp.product"].value, t[f"{d}.mlp"].gradient))
         h, g, u = (t[f"{d}.mlp.{n}"] for n in ("product", "activation", "up"))
         assert np.array_equal(h.value, g.value * u.value) and np.array_equal(g.gradient, h.gradient * u.value)
+    elif "router" in layer["mlp"]:
+        pairs.append((layer["mlp"]["router"]["W"], second, t[f"{d}.mlp.router"].gradient))
+        for c, dWdown in enumerate(layer["mlp"]["experts"]["Wdown"]):
+            if f"{d}.mlp.experts.{c}" in t:
+                product, out = t[f"{d}.mlp.experts.{c}.product"].value, t[f"{d}.mlp.experts.{c}"].gradient
+                pairs.append((dWdown, product, out))
     else:
         pairs.append((layer["mlp"]["W1"], second, t[f"{d}.mlp.up"].gradient))
         pairs.append((layer["mlp"]["W2"], t[f"{d}.mlp.activation"].value, t[f"{d}.mlp"].gradient))
@@ -134,8 +144,9 @@ def test_scores_and_probabilities_are_those_that_attention_uses(case):
         assert off(dv.transpose(0, 2, 1, 3).reshape(B, T, K * E), v.gradient) < MODEL
         assert off(heads.gradient @ by_head.swapaxes(-1, -2), P.gradient) < MODEL
         if "k_rotary" in own and not getattr(model.config, "attn_logit_softcapping", None):
-            scale = getattr(model.config, "query_pre_attn_scalar", E) ** -0.5
-            k = np.repeat(own["k_rotary"].value, H // K, axis=1)  # the scores' gradient leads to the queries': dq = scale dA k
+            scale = getattr(model.config, "score_scale", getattr(model.config, "query_pre_attn_scalar", E) ** -0.5)
+            k = own["k_rotary"].value
+            k = np.repeat(k, H // k.shape[1], axis=1)  # the scores' gradient leads to the queries': dq = scale dA k
             assert off(scale * A.gradient @ k, own["q_rotary"].gradient) < MODEL
         assert np.array_equal(A.gradient != 0, (A.gradient != 0) & (P.value != 0))
 

@@ -13,14 +13,18 @@ transformers = pytest.importorskip("transformers")
 
 from tinyplm.families import (
     bloom,
+    deepseek_v2,
+    deepseek_v3,
     gemma,
     gemma2,
     gemma3_text,
     glm,
     glm4,
     gpt2,
+    gpt_oss,
     llama,
     mistral,
+    mixtral,
     olmo2,
     openai_gpt,
     phi3,
@@ -50,7 +54,17 @@ _LLAMA_SHAPED = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
+# otherwise the norms of a float16 file would become float32
+transformers.GptOssPreTrainedModel._keep_in_fp32_modules = None
+
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
+_LATENT = {
+    "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "moe_intermediate_size": 13,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": None, "q_lora_rank": 9, "kv_lora_rank": 10,
+    "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5, "n_routed_experts": 6, "n_shared_experts": 2,
+    "num_experts_per_tok": 2, "n_group": 3, "topk_group": 2, "routed_scaling_factor": 1.7, "first_k_dense_replace": 1,
+    "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
 FAMILIES = {
     "gpt2": Family(
         gpt2, transformers.GPT2Config, transformers.GPT2LMHeadModel, transformers.GPT2Model,
@@ -80,6 +94,47 @@ FAMILIES = {
         tables=("model.embed_tokens.weight",),
         spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
         paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
+    ),
+    "mixtral": Family(
+        mixtral, transformers.MixtralConfig, transformers.MixtralForCausalLM, transformers.MixtralModel,
+        {**_LLAMA_SHAPED, "sliding_window": 3, "num_local_experts": 5},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
+    ),
+    "deepseek_v2": Family(
+        deepseek_v2, transformers.DeepseekV2Config, transformers.DeepseekV2ForCausalLM, transformers.DeepseekV2Model,
+        {**_LATENT, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "v_head_dim": 7, "q_lora_rank": None},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.kv_a_layernorm.weight", "model.layers.1.self_attn.kv_b_proj.weight"),
+        paths=("body.layers.0.attention.kv_norm", "body.layers.1.attention.Wuv"),
+    ),
+    "deepseek_v3": Family(
+        deepseek_v3, transformers.DeepseekV3Config, transformers.DeepseekV3ForCausalLM, transformers.DeepseekV3Model,
+        {**_LATENT, "norm_topk_prob": True},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "v_head_dim": 7, "norm_topk_prob": False},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_a_layernorm.weight", "model.layers.1.self_attn.q_b_proj.weight"),
+        paths=("body.layers.0.attention.q_norm", "body.layers.1.attention.Wuq"),
+    ),
+    "gpt_oss": Family(
+        gpt_oss, transformers.GptOssConfig, transformers.GptOssForCausalLM, transformers.GptOssModel,
+        {**_LLAMA_SHAPED, "intermediate_size": 20, "head_dim": 8, "sliding_window": 3, "num_local_experts": 3,
+         "num_experts_per_tok": 2, "swiglu_limit": 0.5,
+         "rope_parameters": {"rope_type": "yarn", "rope_theta": 50.0, "factor": 2.0, "beta_fast": 1.5, "beta_slow": 0.4,
+                             "truncate": False, "original_max_position_embeddings": 6}},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.k_proj.bias", "model.layers.1.self_attn.o_proj.weight",
+               "model.layers.1.mlp.experts.gate_up_proj"),
+        paths=("body.norm.gamma", "body.layers.1.attention.bk", "body.layers.1.attention.Wo",
+               "body.layers.1.mlp.experts.Wup"),
     ),
     "qwen2": Family(
         qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,

@@ -17,15 +17,19 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from transformers import core_model_loading
+
 import tinyplm
 from tests.interop.families import FAMILIES
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
+from tinyplm.models.names import names_of, to_hub
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
 TOLERANCE = 1e-9
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others know no float64
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -62,6 +66,9 @@ def random_model(architecture, config, seed=0, **options):
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+        for name, b in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                b.copy_(torch.from_numpy(rng.normal(0, 0.3, b.shape)))
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.copy_(torch.from_numpy(rng.normal(size=model.final_logits_bias.shape)))
     return model
@@ -76,7 +83,7 @@ def with_ours(theirs, folder):
 
 
 def their_config(family, **changes):
-    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, attn_implementation="eager")
+    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, **EAGER)
 
 
 def peer(family, kind="lm", seed=0, **changes):
@@ -136,9 +143,14 @@ def named_gradients(model):
 
     Zeros where torch has None: a parameter that did not affect the outputs.
     """
-    out = {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy().copy() for name, p in model.named_parameters()}
+    out = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    return out
+    return {name: a.numpy() for name, a in as_in_files(model, out).items()}
+
+
+def as_in_files(model, tensors):
+    """Tensors by the names of a file's: experts, which transformers joins, one by one."""
+    return core_model_loading.revert_weight_conversion(model, tensors)
 
 
 def assert_same(name, ours, theirs, tolerance=TOLERANCE):
@@ -150,7 +162,8 @@ def assert_same(name, ours, theirs, tolerance=TOLERANCE):
 def assert_same_gradients(ours, theirs):
     assert set(ours) == set(theirs)
     for name in theirs:
-        assert np.any(theirs[name]), f"{name}: a zero gradient proves nothing"
+        # an expert that no token chose has none
+        assert np.any(theirs[name]) or ".experts." in name, f"{name}: a zero gradient proves nothing"
         assert_same(f"the gradient of {name}", ours[name], theirs[name])
 
 
@@ -161,6 +174,21 @@ def sees_something(mask, ours):
     shortest = min(window(i) or T for i in range(len(ours.params["body"]["layers"])))
     t, s = np.arange(T)[:, None], np.arange(T)
     return (mask[:, None] & (s <= t) & (s > t - shortest)).any(axis=2)
+
+
+def assert_same_routing(ours, outputs, theirs, ids, kwargs, rows):
+    """The routers' logits and the balance loss of real tokens, where there are experts."""
+    if "router_logits" not in outputs:
+        return
+    with float64(), torch.no_grad():
+        output = theirs(torch.from_numpy(ids), **for_them(theirs, **kwargs), output_router_logits=True)
+    for i, logits in enumerate(output.router_logits):
+        expected = logits.numpy().reshape(*ids.shape, -1)
+        assert_same(f"router {i}", outputs["router_logits"][:, :, i][rows], expected[rows])
+    if getattr(output, "aux_loss", None) is not None:
+        targets = {"logits": np.full(ids.shape, -100)}
+        loss, _ = ours.loss(input_ids=ids, targets=targets, total={"logits": 1}, balance=1.0, **kwargs)
+        assert_same("the balance loss", loss, output.aux_loss.numpy())
 
 
 def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
@@ -183,6 +211,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
     logits = output.logits
     assert_same("logits", outputs["logits"][rows], logits.detach().numpy()[rows])
     assert_same("hidden", outputs["hidden"][rows], output.hidden_states[-1].detach().numpy()[rows])
+    assert_same_routing(ours, outputs, theirs, ids, kwargs, rows)
 
     cotangent = rng.normal(size=logits.shape) * rows[..., None]
     logits.backward(torch.from_numpy(cotangent), retain_graph=True)
@@ -216,10 +245,11 @@ def assert_bit_equal(a, b):
 def tensors_of(theirs):
     """The tensors in a file of this transformers model; a tied head appears once."""
     tied = theirs.config.tie_word_embeddings
-    return {name: t.detach() for name, t in theirs.state_dict().items() if not (tied and name == "lm_head.weight")}
+    tensors = as_in_files(theirs, {name: t.detach() for name, t in theirs.state_dict().items()})
+    return {name: t for name, t in tensors.items() if not (tied and name == "lm_head.weight")}
 
 
 def our_tensors(ours):
     """Our parameters under hub names as torch tensors."""
-    named = hub.gradients_by_hub_name(ours, ours.params)  # works for any tree, not only gradients
+    named = to_hub({**ours.params, "buffers": ours.buffers}, names_of(ours.family, ours.config))
     return {name: torch.from_numpy(a.copy()) for name, a in named.items()}

@@ -107,6 +107,15 @@ CHAINS = {
         }
         | BYTE_DECODER,
     ),
+    "gpt-oss": (
+        bpe(
+            600,
+            ["<|startoftext|>", "<|endoftext|>", "<|return|>", "<|channel|>", "<|start|>", "<|end|>", "<|message|>"],
+            {},
+            initial_alphabet=pre.ByteLevel.alphabet(),
+        ),
+        {"pre_tokenizer": split(O200K_PATTERN), "post_processor": post.ByteLevel(trim_offsets=True)} | BYTE_DECODER,
+    ),
     "GLM-4": (
         bpe(600, ["[gMASK]", "<sop>", "<|user|>"], {"ignore_merges": True}, initial_alphabet=pre.ByteLevel.alphabet()),
         {

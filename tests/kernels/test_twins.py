@@ -23,10 +23,13 @@ from tinyplm.core import tree_map
 from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation
 from tinyplm.kernels import log_probs as log_probs_kernel
 from tinyplm.kernels import mlp as mlp_kernel
+from tinyplm.kernels import norm as norm_kernel
 from tinyplm.layers import activation as plain_activation
 from tinyplm.layers import attention as plain_attention
 from tinyplm.layers import disentangled as plain_disentangled
 from tinyplm.layers import mlp as plain_mlp
+from tinyplm.layers import norm as plain_norm
+from tinyplm.layers import sinks as plain_sinks
 from tinyplm.layers.mask import Visible
 from tinyplm.losses import cross_entropy as plain_cross_entropy
 from tinyplm.losses import distillation as plain_distillation
@@ -57,8 +60,10 @@ def _visible(kernel: Callable) -> Callable:
 TWINS = {
     "gelu": Twin(activation.gelu, plain_activation.gelu, "gelu"),
     "gelu_tanh": Twin(activation.gelu_tanh, plain_activation.gelu_tanh, "gelu_tanh"),
+    "unit_rmsnorm": Twin(norm_kernel.unit_rmsnorm, plain_norm.unit_rmsnorm, "unit_rmsnorm"),
     "mlp": Twin(mlp_kernel.mlp, plain_mlp.mlp, "mlp"),
     "gated_mlp": Twin(mlp_kernel.gated_mlp, plain_mlp.gated_mlp, "gated_mlp"),
+    "clamped_gated_mlp": Twin(mlp_kernel.clamped_gated_mlp, plain_mlp.clamped_gated_mlp, "clamped_gated_mlp"),
     "attention": Twin(_visible(attention.attention), plain_attention.attention, "attention"),
     "block_attention": Twin(
         block_attention.block_attention,
@@ -78,6 +83,13 @@ TWINS = {
         block_attention.block_attention,
         plain_attention.attention,
         "alibi_attention",
+        lambda s: {"block": 1 + s.seed % 5},
+    ),
+    "sink_attention": Twin(_visible(attention.sink_attention), plain_sinks.sink_attention, "sink_attention"),
+    "sink_block_attention": Twin(
+        block_attention.sink_block_attention,
+        plain_sinks.sink_attention,
+        "sink_attention_dropout",
         lambda s: {"block": 1 + s.seed % 5},
     ),
     "relative_scores": Twin(disentangled.relative_scores, plain_disentangled.relative_scores, "relative_scores"),
@@ -173,7 +185,7 @@ def largest(tree: Any) -> float:
 def test_a_kernel_takes_what_its_plain_form_takes(name):
     """The same parameters, in the same order, with the same defaults; a kernel may have additional ones."""
     twin = TWINS[name]
-    kernel = attention.attention if name.split(",")[0] == "attention" else twin.kernel
+    kernel = getattr(attention, name.split(",")[0], twin.kernel)  # not the one with its mask wrapped
     ours, plain = (inspect.signature(f).parameters for f in (kernel, twin.plain))
     assert [(p.name, p.default, p.kind) for p in ours.values()][: len(plain)] == [
         (p.name, p.default, p.kind) for p in plain.values()

@@ -19,7 +19,6 @@ from tests.support.families import CONTEXT, FAMILIES, KINDS, ROPES, tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
-from tinyplm.models import causal_lm
 
 LONGEST = 12  # cache capacity of every model here
 MODELS = {
@@ -54,7 +53,12 @@ def sequences(seed=0, B=3, T=10, padded=None):
 
 
 def whole(model, ids, mask=None, positions=None):
-    return to_host(model(ids, attention_mask=mask, position_ids=positions, grad=False)[0])
+    return compared(to_host(model(ids, attention_mask=mask, position_ids=positions, grad=False)[0]))
+
+
+def compared(outputs):
+    """Without the chosen experts: in float32 two may be as good."""
+    return {name: a for name, a in outputs.items() if name != "chosen_experts"}
 
 
 def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
@@ -68,7 +72,7 @@ def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
         cache = outputs.pop("cache")
         assert cache.length == start + hi
         pieces.append(to_host(outputs))
-    return {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}, cache
+    return compared({name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}), cache
 
 
 # --------------------------------------------------------------------------------------------- pieces and the full pass
@@ -129,7 +133,7 @@ def test_the_last_logits_alone(name):
     expected = whole(model, ids)["logits"][:, -1]
 
     def last(ids, cache=None):
-        return causal_lm.last_logits(model.family, model.params, model.inputs(ids, cache=cache), config=model.config)
+        return model.last_logits(model.inputs(ids, cache=cache))
 
     logits, none = last(ids)
     assert none is None and relative_error(logits, expected) < MODEL

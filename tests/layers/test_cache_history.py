@@ -16,7 +16,6 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
 from tinyplm.generation import Memory
 from tinyplm.layers.cache import Cache
-from tinyplm.models import causal_lm
 from tinyplm.tuning.adapters.prefix import prefix_of, with_prefix
 
 
@@ -37,8 +36,7 @@ def test_a_consumed_cache_is_refused(device, name):
     assert (new.length, old.length, after.length) == (0, 6, 8)
     last, _ = in_pieces(model, ids[:, 8:], cuts=(), cache=after)
     with pytest.raises(ValueError, match="consumed"):
-        causal_lm.last_logits(model.family, model.params, {"input_ids": to_device(ids[:, 8:], device), "cache": after},
-                              config=model.config)  # fmt: skip
+        model.last_logits({"input_ids": to_device(ids[:, 8:], device), "cache": after})
     assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < MODEL
 
 

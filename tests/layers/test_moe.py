@@ -217,15 +217,20 @@ def test_the_host_waits_once_in_the_forward_and_never_in_the_backward():
     from tests.gpu.strict import register
 
     register()
-    p, x, rng = mixture(5, correction=np.zeros(X))
-    p, x, dy = to_device([p, x, rng.normal(size=x.shape)], "strict")
-    chosen = {"choose": partial(sigmoid_choice, top_k=2, groups=3, kept_groups=2), "weigh": sigmoid_weights, "expert": EXPERT}
+    p, x, rng = mixture(5)
+    p, x, dy, bias = to_device([p, x, rng.normal(size=x.shape), np.zeros(X)], "strict")
+    chosen = {
+        "choose": partial(sigmoid_choice, top_k=2, groups=3, kept_groups=2),
+        "weigh": sigmoid_weights,
+        "expert": EXPERT,
+        "bias": bias,
+    }
     with counting() as count:
         y, backward = moe(p, x, **chosen)
     assert count.synchronisations == count.device_to_host == 1
     with no_synchronisation():
         backward(dy)
-        chosen["choose"](linear(x, p["router"]["W"])[0])
+        chosen["choose"](linear(x, p["router"]["W"])[0], bias=bias)
         expert_counts(moe_choice(p, x), experts=X)
 
 
@@ -244,7 +249,7 @@ def test_the_same_bits_again(device):
 
 
 def test_a_missing_cotangent_is_zero():
-    p, x, rng = mixture(7, b=np.ones(X), correction=np.zeros(X))
+    p, x, rng = mixture(7, b=np.ones(X))
     y, backward = moe_and_logits(p, x, **ROUTING)
     dy = {"hidden": rng.normal(size=x.shape), "logits": rng.normal(size=y["logits"].shape)}
     parts = [backward({name: d}) for name, d in dy.items()]

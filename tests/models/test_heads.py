@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 
@@ -77,8 +77,8 @@ def test_the_last_logits_hold_no_layer_for_a_backward():
         given.append(stacking)
         return llama.body(*args, stacking=stacking, **inputs)
 
-    family = SimpleNamespace(body=body, output_matrix=llama.output_matrix)
-    logits, cache = last_logits(family, model.params, {"input_ids": ids}, config=model.config)
+    body, W = partial(body, config=model.config), partial(llama.output_matrix, config=model.config)
+    logits, cache = last_logits(body, W, model.params, {"input_ids": ids})
     assert given == [StackOptions(grad=False)] and cache is None
     assert relative_error(logits, model(ids)[0]["logits"][:, -1]) < MODEL
 

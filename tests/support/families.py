@@ -18,6 +18,8 @@ from tinyplm.core import tree_map
 from tinyplm.families import (
     baichuan,
     bloom,
+    deepseek_v2,
+    deepseek_v3,
     gemma,
     gemma2,
     gemma3_text,
@@ -25,10 +27,12 @@ from tinyplm.families import (
     glm4,
     gpt2,
     gpt3,
+    gpt_oss,
     internlm,
     internlm2,
     llama,
     mistral,
+    mixtral,
     olmo2,
     openai_gpt,
     palm,
@@ -54,6 +58,15 @@ LLAMA_SHAPED: dict[str, Any] = {
     "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "hidden_size": WIDTH, "intermediate_size": 7,
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
+
+LATENT: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "hidden_size": WIDTH, "intermediate_size": 7,
+    "moe_intermediate_size": 5, "num_hidden_layers": 2, "num_attention_heads": 2, "q_lora_rank": 5, "kv_lora_rank": 3,
+    "qk_nope_head_dim": 2, "qk_rope_head_dim": 4, "v_head_dim": 3, "n_routed_experts": 4, "n_shared_experts": 2,
+    "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None,
+    "eos_token_id": None,
 }  # fmt: skip
 
 
@@ -101,6 +114,44 @@ FAMILIES = {
         variants={"window of 1": {"sliding_window": 1, "tie_word_embeddings": True},
                   "no window": {"sliding_window": None, "num_key_value_heads": 4},
                   "as long as the context": {"sliding_window": CONTEXT}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Four experts, of which a token sees two; a window in the second variant.
+    "mixtral": Family(
+        mixtral,
+        mixtral.Config(**LLAMA_SHAPED, num_local_experts=4),
+        context="max_position_embeddings",
+        variants={"tied, one of three": {"tie_word_embeddings": True, "num_local_experts": 3, "num_experts_per_tok": 1},
+                  "window, all experts": {"sliding_window": 3, "num_experts_per_tok": 4}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Four experts, a window of 2 in the lower of the two layers; the clamp of 0.5 is within reach.
+    "gpt_oss": Family(
+        gpt_oss,
+        gpt_oss.Config(**LLAMA_SHAPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=2, swiglu_limit=0.5),
+        context="max_position_embeddings",
+        variants={"tied, no biases, one of three": {"tie_word_embeddings": True, "attention_bias": False,
+                                                    "num_local_experts": 3, "num_experts_per_tok": 1},
+                  "window in the upper layer": {"layer_types": ["full_attention", "sliding_attention"]},
+                  "no window, all experts": {"layer_types": ["full_attention"] * 2, "num_experts_per_tok": 4}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A dense layer, and four experts in two groups above it; heads of which 4 components of 6 turn.
+    "deepseek_v2": Family(
+        deepseek_v2, deepseek_v2.Config(**LATENT, first_k_dense_replace=1),
+        context="max_position_embeddings",
+        variants={"one group, tied": {"q_lora_rank": None, "tie_word_embeddings": True, "first_k_dense_replace": 0},
+                  "groups, biases": {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1, "attention_bias": True,
+                                     "routed_scaling_factor": 2.5},
+                  "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0, "mscale": 0.7,
+                                               "mscale_all_dim": 0.7}}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "deepseek_v3": Family(
+        deepseek_v3, deepseek_v3.Config(**LATENT, n_group=2, topk_group=1, first_k_dense_replace=1),
+        context="max_position_embeddings",
+        variants={"raw weights, tied": {"norm_topk_prob": False, "tie_word_embeddings": True, "topk_group": 2},
+                  "no dense layer, half-split pairs": {"first_k_dense_replace": 0, "rope_interleave": False}},
         dropout={"attention_dropout": 0.2},
     ),
     # A window of 2 in the upper of the two layers.
@@ -287,10 +338,13 @@ def randomised(family: str, config: Any, task: str | None, seed: int, dtype: str
     if key not in _MADE:
         model = tinyplm.create(family, dataclasses.replace(config, **changes), task=task, dtype="float64")
         rng = np.random.default_rng(seed)
-        model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
+        for name in ("params", "buffers"):
+            moved = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), getattr(model, name))
+            setattr(model, name, moved)
         _MADE[key] = model
     own = {name: copy.copy(value) for name, value in vars(_MADE[key]).items() if isinstance(value, (dict, list))}
-    return _MADE[key]._with(**own | {"params": tree_map(np.copy, _MADE[key].params)})
+    copies = {name: tree_map(np.copy, getattr(_MADE[key], name)) for name in ("params", "buffers")}
+    return _MADE[key]._with(**own | copies)
 
 
 def batch(seed: int = 0, B: int = 3, T: int = 5, V: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:

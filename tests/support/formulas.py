@@ -20,6 +20,7 @@ import reference.layers.latent as ref_latent
 import reference.layers.linear as ref_linear
 import reference.layers.mask as ref_mask
 import reference.layers.relative_bias as ref_relative_bias
+import reference.layers.sinks as ref_sinks
 import reference.layers.two_stream as ref_two_stream
 import reference.tuning.lora as ref_lora
 from reference.scalar import zeros
@@ -27,10 +28,10 @@ from reference.scalar import zeros
 # --------------------------------------------------------------------------------------------------------------- attention
 
 
-def attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
+def attention_dropout(q, k, v, bias=None, *, rate, key, attention=ref_attention.attention, **kwargs):
     """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
-    P = ref_dropout.dropout(ref_attention.attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
+    P = ref_dropout.dropout(attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
     o = zeros((*q.shape[:3], v.shape[3]), like=(P, v))
     for b, h, t, e in np.ndindex(o.shape):
         o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h // (q.shape[1] // k.shape[1]), s, e] for s in range(k.shape[2]))
@@ -41,13 +42,25 @@ def without_block(reference: Callable) -> Callable:
     return lambda *args, block, **kwargs: reference(*args, **kwargs)
 
 
-def described_attention(q, k, v, bias=None, *, causal=True, window=None, padding, allowed, block, **kwargs):
+def sink_dropout(*args, **kwargs):
+    """As `attention_dropout`, with sinks in the place of the bias.   OpenAI 2025, sec. 2.2"""
+    return attention_dropout(*args, attention=ref_sinks.sink_attention, **kwargs)
+
+
+def described_sinks(*args, **kwargs):
+    """OpenAI 2025, sec. 2.2"""
+    return described_attention(*args, attention=ref_sinks.sink_attention, **kwargs)
+
+
+def described_attention(
+    q, k, v, bias=None, *, causal=True, window=None, padding, allowed, block, attention=ref_attention.attention, **kwargs
+):
     T, S = q.shape[2], k.shape[2]
     seen = None
     if causal:
         seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
     seen = ref_mask.combine_masks(seen, None if padding is None else ref_mask.padding_mask(padding), allowed)
-    return ref_attention.attention(q, k, v, bias, mask=seen, **kwargs)
+    return attention(q, k, v, bias, mask=seen, **kwargs)
 
 
 def capped_attention(*args, cap, **kwargs):
@@ -99,11 +112,16 @@ def biased_attention(p, x, bias, **kwargs):
     return ref_attention.multi_head_attention(p, x, None, bias, **kwargs)
 
 
-def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, **kwargs):
+def sink_self_attention(p, x, **kwargs):
+    """`rotary_attention` with sinks in the place of the bias.   OpenAI 2025, sec. 2.2"""
+    return rotary_attention(p, x, None, p["sinks"], attention=ref_sinks.sink_attention, **kwargs)
+
+
+def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, attention=ref_attention.attention, **kwargs):
     """The reference's linear layers, its rotation of queries and keys (not of values), and its attention."""
     q, k, v = (ref_linear.linear(x, p[f"W{name}"], p.get(f"b{name}")) for name in "qkv")
     q, k, v = (a.reshape(*a.shape[:2], n, -1).swapaxes(1, 2) for a, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
-    o = ref_attention.attention(rotary(q), rotary(k), v, bias, **kwargs).swapaxes(1, 2)
+    o = attention(rotary(q), rotary(k), v, bias, **kwargs).swapaxes(1, 2)
     return ref_linear.linear(o.reshape(*o.shape[:2], -1), p["Wo"], p.get("bo"))
 
 

@@ -6,9 +6,8 @@ import os
 import re
 from typing import Any
 
-from ..core import flatten
 from ..families import LANGUAGE_MODELS
-from ..models.names import expand, names_of
+from ..models.names import expand, leaves_of, names_of
 
 # The linear layers whose output has another name than their matrix: {matrix: name within its part},
 # "" for the output of the part itself.
@@ -22,7 +21,7 @@ def modules(model: Any) -> dict[str, str]:
     Such as {"layers.0.attention.q": "model.layers.0.self_attn.q_proj"}.  Several names have one
     module where that concatenates them along the last axis (GPT-2's c_attn).
     """
-    leaves = flatten(model.params)
+    leaves = leaves_of(model.params)
     found: dict[str, str] = {}
     layers: dict[str, list[str]] = {}
     for hub, paths, _ in expand(names_of(model.family, model.config), leaves):

@@ -14,7 +14,9 @@ Names are paths in the order of the computation.  In a decoder:
                             E), what enters the output projection; on request .scores and
                             .probabilities (B, H, T, S)
     layers.3.residual       what enters the second half of the layer
-    layers.3.mlp            with .gate .up .activation .product, or .up .activation
+    layers.3.mlp            with .gate .up .activation .product, or .up .activation; of experts with
+                            .router (B, T, X), .weights (B, T, k), and each that has tokens: in
+                            .experts.7 its rows
     layers.3                the layer's output
     norm, hidden, logits    the final norm and the outputs of the call; the loss is "loss"
 
@@ -279,11 +281,17 @@ def _arrays(inputs: Mapping, targets: Any) -> dict[str, Any]:
 
 
 def _under(name: Name, y: Any) -> dict[str, Any]:
-    """The values by their names: of a tuple those that have one; of a tree each leaf."""
+    """The values by their names: of a tuple those that have one; of a tree each leaf.
+
+    A stream that also holds the routing of experts (models/routed.py) is its hidden states: each
+    router is recorded by itself.
+    """
     if name is None:
         return {}
     if isinstance(name, tuple):
         return {n: a for n, a in zip(name, y) if n is not None}
+    if isinstance(y, dict) and "hidden" in y:
+        return {name: y["hidden"]}
     if isinstance(y, (dict, list)):
         return {f"{name}.{path}": a for path, a in flatten(y).items()}
     return {name: y}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..models.config import check_labels
+from ..models.routed import is_routed
 from ..models.seq2seq_config import SEQ2SEQ, Seq2SeqConfig
 from ..models.tasks import dense
 
@@ -21,6 +22,8 @@ FAMILIES = {
     "camembert": "camembert",
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
+    "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek_v3",
     "distilbert": "distilbert",
     "gemma": "gemma",
     "gemma2": "gemma2",
@@ -29,12 +32,14 @@ FAMILIES = {
     "glm4": "glm4",
     "gpt2": "gpt2",
     "gpt3": "gpt3",
+    "gpt_oss": "gpt_oss",
     "internlm": "internlm",
     "internlm2": "internlm2",
     "llama": "llama",
     "marian": "marian",
     "mbart": "mbart",
     "mistral": "mistral",
+    "mixtral": "mixtral",
     "mt5": "mt5",
     "olmo2": "olmo2",
     "openai-gpt": "openai_gpt",
@@ -61,7 +66,8 @@ def family(model_type: str) -> ModuleType:
 # The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.
 SCORE = "sequence_classification"
 CHOICE = "multiple_choice"
-LANGUAGE_MODELS = ("causal_lm", SEQ2SEQ)
+MULTI_TOKEN = "multi_token_lm"  # a language model with modules for later tokens
+LANGUAGE_MODELS = ("causal_lm", MULTI_TOKEN, SEQ2SEQ)
 
 
 def is_seq2seq(family: ModuleType) -> bool:
@@ -70,10 +76,13 @@ def is_seq2seq(family: ModuleType) -> bool:
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """The class of a model: EncoderModel; CausalModel, or ScoreModel for a decoder that scores;
-    Seq2SeqModel, or Seq2SeqTaskModel with another head than a language model's."""
+    """The class of a model: EncoderModel; CausalModel, RoutedModel for a decoder with experts,
+    MultiTokenModel with modules for later tokens, or ScoreModel for one that scores; Seq2SeqModel,
+    or Seq2SeqTaskModel with another head than a language model's."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
+    from ..models.multi_token_model import MultiTokenModel
+    from ..models.routed_model import RoutedModel
     from ..models.score_model import ScoreModel
     from ..models.seq2seq_model import Seq2SeqModel
     from ..models.seq2seq_task_model import Seq2SeqTaskModel
@@ -82,7 +91,11 @@ def model_class(family: ModuleType, task: str) -> type:
         return EncoderModel
     if is_seq2seq(family):
         return Seq2SeqModel if task == SEQ2SEQ else Seq2SeqTaskModel
-    return ScoreModel if task in (SCORE, CHOICE) else CausalModel
+    if task in (SCORE, CHOICE):
+        return ScoreModel
+    if task == MULTI_TOKEN:
+        return MultiTokenModel
+    return RoutedModel if is_routed(family) else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
@@ -95,6 +108,8 @@ def architectures(family: ModuleType) -> dict[str, str]:
         return {SEQ2SEQ: family.Config.ARCHITECTURE, **others}
     config = family.Config
     known = {"causal_lm": config.ARCHITECTURE, SCORE: config.SCORED, CHOICE: config.CHOOSING}
+    if hasattr(family, "module_shapes"):
+        known[MULTI_TOKEN] = config.ARCHITECTURE
     return {task: architecture for task, architecture in known.items() if architecture}
 
 
@@ -113,6 +128,9 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     shapes = family.shapes(config)
     if is_seq2seq(family) and task != SEQ2SEQ:
         return {"body": shapes["body"], "head": family.HEADS[task].shapes(config)}
+    if task == MULTI_TOKEN:
+        modules = [family.module_shapes(config)] * config.modules
+        return {**shapes, "body": {**shapes["body"], "multi_token": modules}}
     if task not in (SCORE, CHOICE):
         return shapes
     check_labels(config)
@@ -123,8 +141,16 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
 
 def buffer_shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     """The tree of shapes of what a language model saves beside the parameters, untrained."""
-    own = hasattr(family, "buffer_shapes") and task in LANGUAGE_MODELS
-    return family.buffer_shapes(config) if own else {}
+    if not hasattr(family, "buffer_shapes") or (is_seq2seq(family) and task != SEQ2SEQ):
+        return {}
+    more = {"modules": config.modules} if task == MULTI_TOKEN else {}
+    return family.buffer_shapes(config, **more)
+
+
+def skipped(family: ModuleType, config: Any, task: str | None) -> tuple[str, ...]:
+    """Patterns of the names of tensors that a model for this task does not read."""
+    later = getattr(config, "later_layers", ()) if task != MULTI_TOKEN else ()
+    return (*family.SKIPPED, *getattr(config, "skipped", ()), *later)
 
 
 def architecture_of(family: ModuleType, task: str) -> str:

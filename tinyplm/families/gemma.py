@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from ..core import on_tree
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.mlp import gated_mlp
-from ..layers.norm import unit_rmsnorm
+from ..kernels.norm import unit_rmsnorm
 from ..models import causal_lm, decoder, walks
 from ..models.config import check_only
 from ..models.decoder import Pieces, every, scaled_embed

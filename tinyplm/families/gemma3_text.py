@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..arguments import wrong
-from ..layers.norm import unit_rmsnorm
+from ..kernels.norm import unit_rmsnorm
 from ..models import causal_lm, decoder
 from ..models.config import check_positive
 from ..models.decoder import Pieces

@@ -10,7 +10,6 @@ import numpy as np
 from ..arguments import listed, mismatch, wrong
 from ..backend import array_module, at_least_float32, is_host, to_device, to_host
 from ..layers.cache import Cache
-from ..models import causal_lm
 from ..models.causal_model import CausalModel
 from .settings import DecodingSettings
 
@@ -97,7 +96,7 @@ class Batch:
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""
         if self.cache is not None and self.width <= self.capacity:
-            logits, self.cache = self._last_logits(self.inputs(self.cache.length))
+            logits, self.cache = self.model.last_logits(self.inputs(self.cache.length))
         else:  # recompute; texts are grouped by length, which may change RoPE frequencies
             self.cache = None
             ids, real = self.ids[:, : self.width], self.real[:, : self.width]
@@ -108,17 +107,13 @@ class Batch:
             parts = []
             for group in groups.values():
                 inputs = self.model.inputs(np.stack([texts[n] for n in group]))
-                parts.append(self._last_logits(inputs)[0])
+                parts.append(self.model.last_logits(inputs)[0])
             order = np.argsort(np.concatenate(list(groups.values())))
             logits = array_module(parts[0]).concatenate(parts)[to_device(order, self.model.device)]
         if self.memory is not None:
             self.memory.cache = self.cache
             self.memory.ids = self.texts[0][: self.cache.length if self.cache else 0]
         return at_least_float32(logits if is_host(logits) else to_host(logits))
-
-    def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
-        model = self.model
-        return causal_lm.last_logits(model.family, model.params, inputs, config=model.config)
 
     def select(self, rows: np.ndarray, tokens: np.ndarray) -> None:
         """Row i continues row rows[i] with tokens[i]."""

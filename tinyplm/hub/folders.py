@@ -18,7 +18,7 @@ from .. import random
 from ..arguments import check_choice, check_key, check_path, known_arguments, mismatch, shown, wrong
 from ..backend import array_module, to_device
 from ..backend import device as check_device
-from ..core import Tree, flatten, unflatten
+from ..core import Tree, flatten, tree_map, unflatten
 from ..families import (
     LANGUAGE_MODELS,
     architecture_of,
@@ -26,6 +26,7 @@ from ..families import (
     check_task,
     model_class,
     shapes_of,
+    skipped,
 )
 from ..families import family as find_family
 from ..files import (
@@ -40,7 +41,7 @@ from ..files import (
     write_json,
 )
 from ..memory import check_memory
-from ..models.config import for_task, from_dict, to_dict
+from ..models.config import for_task, from_dict, quantization_of, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
 from ..models.names import expand, hub_shapes, names_of, to_hub
@@ -48,11 +49,12 @@ from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
+from .generation_config import GENERATION, check_generation, read_generation
 from .names import check_layers, count_parameters, to_tree, without_skipped
+from .quantized import READERS, HubTensor
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
-GENERATION = "generation_config.json"
 # Names in files from before 2020, of any family; transformers reads them, too.
 _OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
@@ -93,7 +95,7 @@ def create(
 def zeros(shapes: Tree, params: Tree) -> Tree:
     """Arrays of zeros of these shapes, with the dtype of the parameters: buffers of a new model."""
     dtype = next(iter(flatten(params).values())).dtype
-    return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+    return tree_map(lambda shape: np.zeros(shape, dtype), shapes)
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
@@ -185,16 +187,20 @@ def load(
         settings = text_settings(settings) if within else settings
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
+        quantized = quantization_of(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
         fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
-    tensors, where = open_folder(folder)
-    tensors = text_tensors(tensors, where=where) if within else tensors
-    check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
+    stored, where = open_folder(folder)
+    stored = text_tensors(stored, where=where) if within else stored
+    check_layers(shapes_of(family, config, check_task(family, None)), stored, where=where)
     if hasattr(family, "settled"):
-        config = family.settled(config, tensors)
-    tensors = normalise_names(family, config, tensors, where=where)
+        config = family.settled(config, stored)
+    stored = normalise_names(family, config, stored, task=fixed, where=where)
+    tensors: Mapping[str, HubTensor] = stored
+    if quantized is not None:
+        tensors = READERS[quantized](stored, settings["quantization_config"], where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)
@@ -204,8 +210,8 @@ def load(
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
     buffers = {"buffers": buffer_shapes_of(family, config, task)}
-    stored = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
-    tree = to_tree(tensors, names, {**own, **buffers} if stored else own, where=where, dtype=dtype)
+    full = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
+    tree = to_tree(tensors, names, {**own, **buffers} if full else own, where=where, dtype=dtype)
     read = tree.pop("buffers", {})
     params = heads.joined(tree, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None
@@ -215,7 +221,7 @@ def load(
     )
     model = make(family, config, **arrays, task=task, device=device, file_dtypes=file_dtypes)
     model.fresh = list(fresh)
-    model.generation = _generation(folder / GENERATION)
+    model.generation = read_generation(folder / GENERATION)
     present = [name for name in COMPANIONS if (folder / name).exists()]
     model.files = {name: read_bytes(folder / name) for name in present}
     try:
@@ -251,22 +257,6 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
     return dataclasses.replace(config, **label_fields(labels))
 
 
-def _generation(file: Path) -> dict[str, Any]:
-    """The contents of generation_config.json; {} without one."""
-    settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
-    _check_generation(printable(file), settings)
-    return settings
-
-
-def _check_generation(where: str, settings: Any) -> None:
-    if not isinstance(settings, dict):
-        raise wrong(where, "an object", settings)
-    ends = settings.get("eos_token_id")
-    if ends is not None:
-        if not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-            raise wrong(f"{where}: eos_token_id", "an integer, a list of them or null", ends)
-
-
 def hub_name(family: ModuleType, name: str) -> str:
     """The full name of a tensor, whose base prefix may be missing, as in files of the bare body."""
     full = family.PREFIX + name
@@ -276,11 +266,16 @@ def hub_name(family: ModuleType, name: str) -> str:
 
 
 def normalise_names(
-    family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str
+    family: ModuleType,
+    config: Any,
+    tensors: dict[str, StoredTensor],
+    *,
+    task: str | None = None,
+    where: str,
 ) -> dict[str, StoredTensor]:
     """Tensors by full name, without those the family ignores and without a tied head's copy."""
     given: dict[str, str] = {}  # full name: the name in the file
-    for name in without_skipped(list(tensors), (*family.SKIPPED, *getattr(config, "skipped", ()))):
+    for name in without_skipped(list(tensors), skipped(family, config, task)):
         newer = name
         for older, new in _OLDER:
             newer = re.sub(older, new, newer)
@@ -290,7 +285,8 @@ def normalise_names(
             raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
     tied = family.TIED if config.tie_word_embeddings else {}
-    for copy, original in {**_copies(family), **tied}.items():
+    own = getattr(config, "copies", {})
+    for copy, original in {**_copies(family), **own, **tied}.items():
         if copy not in tensors:
             continue
         second = tensors.pop(copy)
@@ -377,7 +373,7 @@ def _check_saved(model: Model) -> None:
             json.dumps(contents)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"save: {name}: expected values JSON can store, got {error}") from None
-    _check_generation("save: generation", model.generation)
+    check_generation("save: generation", model.generation)
     if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
         raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)
     if not isinstance(model.files, dict):

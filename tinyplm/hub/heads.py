@@ -14,7 +14,7 @@ from ..arguments import wrong
 from ..core import Tree, flatten, unflatten
 from ..families import architectures, buffer_shapes_of, shapes_of
 from ..memory import check_memory
-from ..models.names import expand, names_of
+from ..models.names import expand, leaves_of, names_of
 
 
 def task_of(
@@ -41,7 +41,9 @@ def task_of(
 def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
     return {
         hub
-        for hub, _, _ in expand(names_of(family, config), flatten(shapes_of(family, config, task)))
+        for hub, _, _ in expand(
+            names_of(family, config), leaves_of(shapes_of(family, config, task))
+        )
     }
 
 
@@ -70,7 +72,7 @@ def _head_parts(
 ) -> dict[str, tuple[list[str], tuple[int, ...]]]:
     """{hub name: (tree paths, shape)} of a task's head, its buffers among it."""
     buffers = {"buffers": buffer_shapes_of(family, config, task)}
-    leaves = flatten({**shapes_of(family, config, task), **buffers})
+    leaves = leaves_of({**shapes_of(family, config, task), **buffers})
     return {
         hub: (paths, tuple(operation.hub_shape([leaves[path] for path in paths])))
         for hub, paths, operation in expand(names_of(family, config), leaves)
@@ -82,7 +84,7 @@ def fresh_parameters(
     family: ModuleType, config: Any, shapes: Tree, tensors: Mapping[str, Any], *, key: int
 ) -> dict[str, Any]:
     """{path: initial value} for head parameters missing from the file."""
-    leaves = flatten(shapes)
+    leaves = leaves_of(shapes)
     missing = [
         path
         for hub, paths, _ in expand(names_of(family, config), leaves)

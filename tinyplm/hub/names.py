@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..arguments import mismatch, wrong
-from ..core import Tree, flatten, unflatten
+from ..core import Tree, flatten, tree_map
 from ..files import printable
 from ..memory import check_memory
-from ..models.names import Rename, expand
-from .tensors import StoredTensor
+from ..models.names import Rename, expand, leaves_of
+from .quantized import HubTensor
 
 
 def to_tree(
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, HubTensor],
     names: list[Rename],
     shapes: Tree,
     *,
@@ -32,7 +32,7 @@ def to_tree(
     ValueError naming every tensor that is missing, extra, of another shape, not floating-point or
     not finite. MemoryError, before anything is allocated, if the tree does not fit into memory.
     """
-    wanted = flatten(shapes)
+    wanted = leaves_of(shapes)
     expected = {
         hub: (paths, op, op.hub_shape([wanted[p] for p in paths]))
         for hub, paths, op in expand(names, wanted)
@@ -54,16 +54,17 @@ def to_tree(
         raise ValueError(f"{where}: {_some(problems, '; ', longest=350, room=350)}")
     dtype = np.result_type(*(tensors[hub].dtype for hub in expected) if dtype is None else (dtype,))
     check_memory(count_parameters(shapes) * dtype.itemsize, f"{where}: the parameters in {dtype}")
-    leaves = {}
+    tree = tree_map(lambda shape: np.empty(shape, dtype=dtype), shapes)
+    leaves = leaves_of(tree)
     for hub, (paths, op, _) in expected.items():
-        parts = op.to_tree(tensors[hub].stored(), [wanted[path] for path in paths])
-        for path, part in zip(paths, parts):
-            leaves[path] = np.empty(part.shape, dtype=dtype)
-            try:
-                tensors[hub].fill(leaves[path], part, finite=True)
-            except ValueError as error:
-                raise ValueError(f"{where}: tensor {hub}: {error}") from None
-    return unflatten(leaves, shapes)
+        for at, piece in tensors[hub].pieces():
+            parts = op.to_tree(piece, [wanted[path] for path in paths])
+            for path, part in zip(paths, parts):
+                try:
+                    tensors[hub].fill(leaves[path][at], part, finite=True)
+                except ValueError as error:
+                    raise ValueError(f"{where}: tensor {hub}: {error}") from None
+    return tree
 
 
 def _some(items: list[str], separator: str = ", ", *, longest: int = 100, room: int = 250) -> str:

@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +32,12 @@ _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
     "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16,
     "U32": np.uint32, "U64": np.uint64,
+    "F8_E4M3": np.uint8,  # as its bits: fp8.py
 }
 # fmt: on
-_NAMES_OF_DTYPES = {np.dtype(dtype).name: name for name, dtype in _DTYPES.items()}
+_NAMES_OF_DTYPES = {
+    np.dtype(dtype).name: name for name, dtype in _DTYPES.items() if name[:2] != "F8"
+}
 _LIBRARY_NAMES = {**{name: dtype for dtype, name in _NAMES_OF_DTYPES.items()}, "BF16": "bfloat16"}
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -67,22 +70,12 @@ class StoredTensor(NamedTuple):
         Mapped pages count as memory in use, so it proceeds block by block along the file.
         ValueError for a finite value too large for out's dtype and, with `finite`, for NaN or inf.
         """
-        axis = int(np.argmax(part.strides)) if part.ndim else 0
-        out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
-        rows = max(1, BLOCK // max(1, math.prod(part.shape[1:])))
-        for start in range(0, len(part), rows):
-            block = part[start : start + rows]
-            block = widened(block) if self.file_dtype == "BF16" else block
-            if finite and not (held := np.isfinite(block)).all():
-                raise ValueError(f"expected finite numbers, got {block[~held].flat[0]}")
-            with np.errstate(over="ignore"):  # detected below
-                out[start : start + rows] = block
-            if out.dtype.itemsize < self.dtype.itemsize:
-                overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
-                if overflow.any():
-                    big = block[overflow].flat[0]
-                    raise ValueError(f"expected values within {out.dtype}, got {big:.4g}")
-            self.release()
+        bits = self.file_dtype == "BF16"
+        fill(out, part, finite=finite, bits=bits, done=self.release)
+
+    def pieces(self) -> Iterator[tuple[Any, np.ndarray]]:
+        """(where, the numbers there) of all that is stored: one piece, a view of the file."""
+        yield ..., self.stored()
 
     def release(self) -> None:
         """Release the memory of pages read so far; they are read again when needed."""
@@ -108,6 +101,33 @@ class StoredTensor(NamedTuple):
         values = np.empty(self.shape, dtype=self.dtype)
         self.fill(values, self.stored())
         return values if dtype is None else values.astype(dtype)
+
+
+def fill(
+    out: np.ndarray,
+    part: np.ndarray,
+    *,
+    finite: bool = False,
+    bits: bool = False,
+    done: Callable[[], None] = lambda: None,
+) -> None:
+    """StoredTensor.fill: bits for bfloat16 as its bits; done: called after each block."""
+    axis = int(np.argmax(part.strides)) if part.ndim else 0
+    out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
+    rows = max(1, BLOCK // max(1, math.prod(part.shape[1:])))
+    for start in range(0, len(part), rows):
+        block = part[start : start + rows]
+        block = widened(block) if bits else block
+        if finite and not (held := np.isfinite(block)).all():
+            raise ValueError(f"expected finite numbers, got {block[~held].flat[0]}")
+        with np.errstate(over="ignore"):  # detected below
+            out[start : start + rows] = block
+        if out.dtype.itemsize < block.dtype.itemsize:
+            overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
+            if overflow.any():
+                big = block[overflow].flat[0]
+                raise ValueError(f"expected values within {out.dtype}, got {big:.4g}")
+        done()
 
 
 def widened(bits: np.ndarray) -> np.ndarray:

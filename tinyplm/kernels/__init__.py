@@ -6,7 +6,9 @@ tests/kernels/test_twins.py holds each equal to it.
 
 activation.py       GELUs in pieces that stay in the cache (blocks.py)
 mlp.py              activations computed again instead of kept
-attention.py        attention by blocks of queries (block_attention.py) where sequences are long
+norm.py             Gemma's RMSNorm, whose statistic is a scalar for a single token
+attention.py        attention by blocks of queries (block_attention.py) where sequences are long,
+                    also with sinks
 latent.py           latent attention in whichever form is less work
 disentangled.py     DeBERTa's scores by relative position, shifted instead of gathered
 cross_entropy.py    losses over a vocabulary in chunks of tokens; so are log_probs.py and

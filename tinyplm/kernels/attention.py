@@ -1,5 +1,5 @@
-"""Attention, by blocks of queries where sequences are long; self-attention with its parts, and
-cross-attention."""
+"""Attention, by blocks of queries where sequences are long, also with sinks; self-attention with
+its parts, and cross-attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..arguments import wrong
 from ..core import Array, Backward, Component, Tree, named
 from ..layers import attention as plain
 from ..layers import cross_attention as crossed
+from ..layers import sinks as plain_sinks
 from ..layers.attention import multi_head_attention, projections
 from ..layers.attention_parts import (
     attend_beyond,
@@ -23,8 +24,9 @@ from ..layers.attention_parts import (
     turned,
 )
 from ..layers.mask import Visible
+from ..layers.sinks import sink_scores_and_probabilities, sinks_beyond
 from ..shapes import expects
-from .block_attention import BLOCK, block_attention
+from .block_attention import BLOCK, block_attention, sink_block_attention
 
 
 def attention(
@@ -53,10 +55,30 @@ def attention(
     return plain.attention(q, k, v, bias, mask=mask, **options, rate=rate, key=key)
 
 
+def sink_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    sinks: Array,
+    *,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """layers.sinks.sink_attention, by blocks where `attention` is.   Gains what that gains."""
+    options: dict[str, Any] = {"scale": scale, "rate": rate, "key": key}
+    if isinstance(mask, Visible):
+        if getattr(q, "ndim", 0) == 4 and q.shape[2] > BLOCK:
+            return sink_block_attention(q, k, v, sinks, mask=mask, **options)
+        mask = mask.array
+    return plain_sinks.sink_attention(q, k, v, sinks, mask=mask, **options)
+
+
 @expects(
-    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? Pk? Pv?}, x (B, T, D), "
-    "bias (...) or None; whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None, "
-    "function head_norm or None, function projection_norm or None",
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? sinks? Pk? Pv?}, "
+    "x (B, T, D), bias (...) or None; whole heads >= 1, whole kv_heads >= 1 or None, "
+    "function rotary or None, function head_norm or None, function projection_norm or None",
     hot=True,
 )
 def self_attention(
@@ -83,7 +105,8 @@ def self_attention(
     projection_norm and cache: see `turned`, `normed_heads`, `normed_projections` and `cached` in
     layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for
     decoding); with Pk and Pv a trained prefix, which rotary does not turn, precedes the keys (Li &
-    Liang 2021, eq. 3).
+    Liang 2021, eq. 3); with sinks (H,) heads are those of `sink_attention`.  ValueError for a bias,
+    a cap or offsets with sinks.
     backward returns (dp, dx), with a bias (dp, dx, dbias).
     """
     parts = [
@@ -96,18 +119,18 @@ def self_attention(
     project = named(("q", "k", "v"), project)
     if projection_norm is not None:
         project = named(("q_norm", "k_norm", None), normed_projections(project, projection_norm))
-    options: dict[str, Any] = {"cap": cap, "offsets": offsets}
-    attend: Component = partial(attention, **options)
-    weights: Component = partial(scores_and_probabilities, **options)
-    if "Pk" in p:
-        P = p["Pk"].shape[1]
-        attend = partial(attend_beyond(plain.attention, P), **options)
-        weights = partial(attend_beyond(scores_and_probabilities, P), **options)
+    sinks, own, added = p.get("sinks"), p, bias
+    if sinks is None:
+        attend, weights = _attend(p, {"cap": cap, "offsets": offsets})
+    else:  # in the place of the bias
+        _refuse_with_sinks(bias=bias, cap=cap, offsets=offsets)
+        attend, weights = _attend_with_sinks(p)
+        own, added = {name: a for name, a in p.items() if name != "sinks"}, sinks
     y, back = multi_head_attention(
-        p,
+        own,
         x,
         None,
-        bias,
+        added,
         heads=heads,
         kv_heads=kv_heads,
         mask=mask,
@@ -120,10 +143,37 @@ def self_attention(
     )
 
     def backward(dy: Array) -> tuple:
-        dp, dx, _, dbias = back(dy)
-        return (dp, dx) if bias is None else (dp, dx, dbias)
+        dp, dx, _, dadded = back(dy)
+        if sinks is not None:
+            dp["sinks"] = dadded
+            return {name: dp[name] for name in p}, dx
+        return (dp, dx) if bias is None else (dp, dx, dadded)
 
     return y, backward
+
+
+def _attend(p: Tree, options: dict[str, Any]) -> tuple[Component, Component]:
+    """What computes the heads of such parameters, and what a trace adds."""
+    if "Pk" not in p:
+        return partial(attention, **options), partial(scores_and_probabilities, **options)
+    whole, P = plain.attention, p["Pk"].shape[1]
+    beyond = (attend_beyond(f, P) for f in (whole, scores_and_probabilities))
+    attend, weights = (partial(f, **options) for f in beyond)
+    return attend, weights
+
+
+def _attend_with_sinks(p: Tree) -> tuple[Component, Component]:
+    """The same with sinks, which take the place of the bias."""
+    if "Pk" not in p:
+        return sink_attention, sink_scores_and_probabilities
+    whole, P = plain_sinks.sink_attention, p["Pk"].shape[1]
+    return sinks_beyond(whole, P), sinks_beyond(sink_scores_and_probabilities, P)
+
+
+def _refuse_with_sinks(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise wrong(f"self_attention: {name}", "None, since p has sinks", value)
 
 
 def cross_attention(

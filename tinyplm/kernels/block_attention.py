@@ -61,6 +61,60 @@ def block_attention(
     multiplied by 1 - tanh^2 before it meets k and q.
     ValueError as in `attention`, and unless block >= 1.
     """
+    options: dict[str, Any] = {"scale": scale, "cap": cap, "offsets": offsets}
+    o, back = _by_blocks(q, k, v, bias, None, mask=mask, **options, rate=rate, key=key, block=block)
+    return o, lambda do: back(do)[:4]
+
+
+@expects(
+    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), sinks (H,), key (B,) keys or None; "
+    "scale or None, 0 <= rate < 1, whole block >= 1 or None"
+)
+def sink_block_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    sinks: Array,
+    *,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Any = None,
+    block: int | None = None,
+) -> tuple[Array, Backward]:
+    """layers.sinks.sink_attention by blocks, as in `block_attention`.
+
+    OpenAI 2025, sec. 2.2.   With s the sink of the query's head, m is at least s and z has one more
+    term, exp(s - m).   The gradients are those of block_attention, and with d the last column of D,
+    ds = sum exp(s - m) d   over the samples and queries.   backward returns (dq, dk, dv, dsinks).
+    """
+    o, back = _by_blocks(
+        q, k, v, None, sinks, mask=mask, scale=scale, rate=rate, key=key, block=block
+    )
+
+    def backward(do: Array) -> tuple[Array, Array, Array, Array]:
+        dq, dk, dv, _, dsinks = back(do)
+        return dq, dk, dv, dsinks
+
+    return o, backward
+
+
+def _by_blocks(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None,
+    sinks: Array | None,
+    *,
+    mask: Visible | Array | None,
+    scale: float | None,
+    cap: float | None = None,
+    offsets: Array | None = None,
+    rate: float,
+    key: Any,
+    block: int | None,
+) -> tuple[Array, Backward]:
+    """block_attention, with sinks or None; backward returns (dq, dk, dv, dbias, dsinks)."""
     B, H, T, E = q.shape
     K, S = k.shape[1:3]
     check_heads("block_attention", q, k, v)
@@ -86,6 +140,7 @@ def block_attention(
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)
+    sink = None if sinks is None else sinks.astype(number, copy=False).reshape(1, K, G, 1, 1)
 
     def room() -> Array:
         return xp.empty(largest, dtype=number)
@@ -125,10 +180,11 @@ def block_attention(
     ones, space = xp.ones((1, S), dtype=number), room()
     for part in parts:
         A = scores(part, Q[..., :E], keys, space)
-        top = _subtract_top(A, xp)
+        lowest = None if sink is None else part.each(sink)
+        top = _subtract_top(A, lowest, xp)
         xp.exp(A, out=A)
         z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
-        z += z == 0  # an empty row: 0 / 1
+        z += z == 0 if lowest is None else xp.exp(lowest - top)  # an empty row: 0 / 1
         if dropping:
             A *= kept(part).reshape(A.shape)
         product = xp.matmul(A.swapaxes(-1, -2), part.columns(values))
@@ -138,7 +194,7 @@ def block_attention(
         part.put(Q[..., E:], -top)
     del space
 
-    def backward(do: Array) -> tuple[Array, Array, Array, Array | None]:
+    def backward(do: Array) -> tuple[Array, Array, Array, Array | None, Array | None]:
         do = at_least_float32(do).reshape(B, K, G, T, E2)
         D = xp.empty((B, K, G, T, E2 + 1), dtype=number)
         xp.multiply(do, inverse * undropped, out=D[..., :E2])
@@ -185,7 +241,10 @@ def block_attention(
         dq, dk, dv = (
             d.reshape(a.shape).astype(a.dtype, copy=False) for d, a in ((dq, q), (dk, k), (dv, v))
         )
-        return dq, dk, dv, dbias
+        if sinks is None or sink is None:
+            return dq, dk, dv, dbias, None
+        dsinks = (xp.exp(sink + Q[..., E:]) * D[..., E2:]).sum(axis=(0, 3, 4)).reshape(H)
+        return dq, dk, dv, dbias, dsinks.astype(sinks.dtype, copy=False)
 
     return o.reshape(B, H, T, E2), backward
 
@@ -215,6 +274,12 @@ class _Part(NamedTuple):
         n = self.queries.stop - self.queries.start
         rows = rows.reshape(*rows.shape[:2], a.shape[2], n, a.shape[4])
         a[self.samples, self.heads, :, self.queries] = rows
+
+    def each(self, a: Any) -> Any:
+        """(1, K, G, 1, 1) -> (1, k, 1, G * n): a head's number for each of its queries."""
+        n = self.queries.stop - self.queries.start
+        rows = a[:, self.heads, :, 0].repeat(n, axis=3)
+        return rows.reshape(1, rows.shape[1], 1, -1)
 
     def columns(self, a: Any) -> Any:
         """(B, K, S, w) -> (b, k, s, w), a view."""
@@ -259,9 +324,10 @@ def _shaped(space: Any, *shape: int) -> Any:
     return space[: math.prod(shape)].reshape(shape)
 
 
-def _subtract_top(s: Any, xp: Any) -> Any:
+def _subtract_top(s: Any, lowest: Any, xp: Any) -> Any:
     """s (b, k, n, r) -= its maximum along the keys n, in place -> that (b, k, 1, r), always finite.
 
+    lowest: (1, k, 1, r), what the maximum is at least; None for the least finite number.
     Several keys are taken as one long row: NumPy spends more time on starting a row of 128 numbers
     than on the numbers.
     """
@@ -269,7 +335,7 @@ def _subtract_top(s: Any, xp: Any) -> Any:
     fold = math.gcd(n, 16)
     wide = s.reshape(b, k, n // fold, fold * r)
     top = wide.max(axis=2).reshape(b, k, fold, r).max(axis=2, keepdims=True)
-    top = xp.maximum(top, float(xp.finfo(s.dtype).min))
+    top = xp.maximum(top, float(xp.finfo(s.dtype).min) if lowest is None else lowest)
     wide -= xp.tile(top, fold)
     return top
 

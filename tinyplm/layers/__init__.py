@@ -16,6 +16,7 @@ attention.py         attention: multi-head, grouped-query, multi-query
 cross_attention.py   attention to another sequence, whose keys and values are computed once
 attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms
                      of queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
+sinks.py             attention whose softmax has a sink of each head, which is no key (gpt-oss)
 latent.py            latent attention (MLA): all keys and values from one small vector a token,
                      which alone is cached (DeepSeek)
 multi_token.py       the input of DeepSeek-V3's modules for later tokens

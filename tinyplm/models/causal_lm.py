@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..backend import at_least_float32
-from ..core import Product, StackOptions, Tree, named
+from ..core import Component, Product, StackOptions, Tree, named
 from ..core.named import More
 from ..layers.activation import capped
 from ..layers.cache import Cache
@@ -69,38 +69,50 @@ def vocabulary_head(
 
 
 def last_logits(
-    family: ModuleType, params: Tree, inputs: Mapping[str, Any], *, config: Any
+    body: Component,
+    output_matrix: Component,
+    params: Tree,
+    inputs: Mapping[str, Any],
+    *,
+    cap: float | None = None,
 ) -> tuple[Any, Cache | None]:
     """The logits (B, V) after the last position alone, without gradients: those of the other
     positions, (B, T, V), are never built.
 
+    body: gives hidden states (B, T, D); output_matrix: of params; cap: of the logits
     inputs: of the body, already checked; a "cache" among them is consumed
     -> (logits, the next cache or None).
     """
-    hidden, after = hidden_states(family, params, inputs, config=config)
-    W, _ = family.output_matrix(params, config=config)
-    return capped(linear(hidden[:, -1], W)[0], config.logit_cap)[0], after
+    hidden, after = hidden_states(body, params, inputs)
+    W, _ = output_matrix(params)
+    return capped(linear(hidden[:, -1], W)[0], cap)[0], after
 
 
 def several_logits(
-    family: ModuleType, params: Tree, inputs: Mapping[str, Any], *, count: int, config: Any
+    body: Component,
+    output_matrix: Component,
+    params: Tree,
+    inputs: Mapping[str, Any],
+    *,
+    count: int,
+    cap: float | None = None,
 ) -> tuple[Any, Any, Cache | None]:
     """As last_logits, after each of the last `count` positions.
 
     -> (logits (B, count, V), hidden (B, T, D), the next cache or None).
     """
-    hidden, after = hidden_states(family, params, inputs, config=config)
-    W, _ = family.output_matrix(params, config=config)
-    logits = capped(linear(hidden[:, hidden.shape[1] - count :], W)[0], config.logit_cap)[0]
-    return logits, hidden, after
+    hidden, after = hidden_states(body, params, inputs)
+    W, _ = output_matrix(params)
+    last = hidden[:, hidden.shape[1] - count :]
+    return capped(linear(last, W)[0], cap)[0], hidden, after
 
 
 def hidden_states(
-    family: ModuleType, params: Tree, inputs: Mapping[str, Any], *, config: Any
+    body: Component, params: Tree, inputs: Mapping[str, Any]
 ) -> tuple[Any, Cache | None]:
     """(hidden (B, T, D), the next cache or None), without gradients; inputs as in last_logits."""
     cache = inputs.get("cache")
     if cache is not None:
         cache.begin()
-    hidden, _ = family.body(params["body"], config=config, stacking=INFERENCE, **inputs)
+    hidden, _ = body(params["body"], stacking=INFERENCE, **inputs)
     return hidden, None if cache is None else cache.advanced(hidden.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
@@ -13,12 +14,13 @@ from ..core.named import More
 from ..layers.cache import Cache, numbers_per_token
 from ..memory import check_memory
 from . import checks
-from .causal_lm import several_logits, vocabulary_head
+from .causal_lm import last_logits, several_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
-from .parts import Head
+from .parts import Body, Head
 from .protocol import Arrays, OutputOptions, Passed
+from .routed import causal_body
 
 
 class CausalModel(LanguageModel):
@@ -63,9 +65,21 @@ class CausalModel(LanguageModel):
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         return self._call(inputs, key, stacking)
 
+    def _body(self) -> Body:
+        """The family's, with the hidden states alone where it is a routed one."""
+        return causal_body(self.family, self.config, self.buffers)
+
+    def last_logits(self, inputs: Arrays) -> tuple[Any, Cache | None]:
+        """causal_lm.last_logits of inputs that are already checked, for decoding."""
+        body = causal_body(self.family, self.config, self.buffers)
+        W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
+        return last_logits(body, W, self.params, inputs, cap=cap)
+
     def several_logits(self, inputs: Arrays, *, count: int) -> tuple[Any, Any, Cache | None]:
         """causal_lm.several_logits of inputs that are already checked, for decoding."""
-        return several_logits(self.family, self.params, inputs, count=count, config=self.config)
+        body = causal_body(self.family, self.config, self.buffers)
+        W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
+        return several_logits(body, W, self.params, inputs, count=count, cap=cap)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol, get_args, get_origin, get_type_hints
 
 from ..arguments import is_number, listed, shown, wrong
@@ -26,6 +26,7 @@ class Schema(Protocol):
 
     MODEL_TYPE: ClassVar[str]
     ALIASES: ClassVar[dict[str, str]]  # other spellings of a field that transformers accepts
+    QUANTIZED: ClassVar[tuple[str, ...]]  # which quant_methods its files may have; may be missing
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init__(self, **fields: Any) -> None: ...
@@ -35,10 +36,11 @@ def from_dict(cls: type[Schema], source: dict[str, Any]) -> Any:
     """The config of class cls from the contents of a config.json.
 
     Unknown keys are kept in `source` and written back.  ValueError for two spellings of a field
-    that differ, and for quantized weights.
+    that differ, and for quantized weights, except by the methods in cls.QUANTIZED: what describes
+    those is left out, since hub/ dequantises them.
     """
-    if (quantization := source.get("quantization_config")) is not None:
-        raise wrong("config: quantization_config", "a model without quantization", quantization)
+    if quantization_of(cls, source) is not None:
+        source = {name: value for name, value in source.items() if name != "quantization_config"}
     names = {f.name for f in dataclasses.fields(cls)} - {"source"}
     values = {name: value for name, value in source.items() if name in names}
     for alias, name in cls.ALIASES.items():
@@ -46,6 +48,20 @@ def from_dict(cls: type[Schema], source: dict[str, Any]) -> Any:
             expected = f"{shown(values[name])}, the value of its synonym {name}"
             raise wrong(f"config: {alias}", expected, source[alias])
     return cls(**values, source=dict(source))
+
+
+def quantization_of(cls: type[Schema], source: Mapping[str, Any]) -> str | None:
+    """The quant_method of a config.json; ValueError unless the family reads it, or it has none."""
+    quantization = source.get("quantization_config")
+    if quantization is None:
+        return None
+    methods = getattr(cls, "QUANTIZED", ())
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    if method not in methods:
+        known = "".join(f", or quant_method {method}" for method in methods)
+        expected = f"a model without quantization{known}"
+        raise wrong("config: quantization_config", expected, quantization)
+    return method
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..arguments import known_arguments, mismatch, wrong
 from ..core import IGNORED, StackOptions, Tree
-from . import checks, walks
+from . import checks
 from .encoder_heads import loss_head, outputs_head, vocabulary_head
 from .heads import logits, with_hidden
 from .model import Model
@@ -121,7 +121,7 @@ class EncoderModel(Model):
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         inputs = flattened(inputs)[1]
-        body, ids = walks.traceable_body(self.family, self.config), (inputs["input_ids"],)
+        body, ids = self._body(), (inputs["input_ids"],)
         others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
         return in_parts(body, head, self.params, emit, ids, others, stacking)
 

@@ -85,10 +85,15 @@ class LanguageModel(Model):
         """
         options = LossOptions(smoothing=smoothing, chunk=chunk)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        if weights is not None:
-            weights = checks.as_array("weights", weights, "an array of numbers", "fiu")
-            weights = self._moved({"weights": weights})["weights"]
+        weights = self._checked_weights(weights)
         return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
+
+    def _checked_weights(self, weights: Any) -> Any:
+        """Those of the targets of a loss, on the model's device."""
+        if weights is None:
+            return None
+        weights = checks.as_array("weights", weights, "an array of numbers", "fiu")
+        return self._moved({"weights": weights})["weights"]
 
     def head_rows(self, targets: Arrays) -> int:
         """All rows."""

@@ -21,7 +21,7 @@ from ..backend import is_host, to_device
 from ..core import StackOptions, Tree, flatten, tree_map
 from ..core.named import call_of
 from . import checks, parts, walks
-from .parts import Head
+from .parts import Body, Head
 from .protocol import Arrays, Emit, InParts, LossInputs, LossOptions, OutputOptions, Passed
 
 M = TypeVar("M", bound="Model")
@@ -253,19 +253,22 @@ class Model:
         """The head of outputs_in_parts, by default that of a call."""
         return self._outputs_head(inputs)
 
+    def _body(self) -> Body:
+        """What makes hidden states from the inputs."""
+        return walks.traceable_body(self.family, self.config)
+
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> Passed:
         """parts.whole of this model, for inputs that are already checked; targets: for a trace."""
-        body = walks.traceable_body(self.family, self.config)
-        return call_of(self, parts.whole, targets)(body, head, self.params, inputs, stacking)
+        run = call_of(self, parts.whole, targets)
+        return run(self._body(), head, self.params, inputs, stacking)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         """parts.in_parts of this model, for inputs that are already checked."""
-        body = walks.traceable_body(self.family, self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
         ids = (inputs["input_ids"],)
-        return parts.in_parts(body, head, self.params, emit, ids, others, stacking)
+        return parts.in_parts(self._body(), head, self.params, emit, ids, others, stacking)
 
     def _call(self, inputs: Arrays, key: Any, stacking: StackOptions) -> Passed:
         """outputs and backward(doutputs) of a call: dparams, or a pair for inputs_embeds."""

@@ -6,8 +6,8 @@ gives gradients under hub names.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Container, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -73,6 +73,18 @@ def grouped(groups: int) -> Operation:
     return Operation(to_hub, to_tree, hub_shape)
 
 
+def interleaved() -> Operation:
+    """Columns of several arrays take turns in one hub tensor of our orientation, (..., in, out)."""
+
+    def to_hub(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.stack(arrays, axis=-1).reshape(*arrays[0].shape[:-1], -1)
+
+    def to_tree(tensor: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
+        return [tensor[..., n :: len(shapes)] for n in range(len(shapes))]
+
+    return Operation(to_hub, to_tree, lambda shapes: (*shapes[0][:-1], sum(s[-1] for s in shapes)))
+
+
 def permuted(*axes: int) -> Operation:
     """Axis n of the hub tensor is axis axes[n] of the tree's array."""
     back = sorted(range(len(axes)), key=axes.__getitem__)
@@ -92,7 +104,8 @@ _OPERATIONS = {
 class Rename:
     """hub tensor `hub` = operation(tree leaves at `paths`).
 
-    "{i}" in both is the number of a layer, "{j}" that of a block within it.
+    "{i}" in both is the number of a layer, "{j}" that of a block within it, or of one of its
+    experts: see `leaves_of`.
     requires: the path of another leaf; the rule applies only to trees that have it.
     """
 
@@ -141,23 +154,51 @@ def expand(
     names: list[Rename], leaves: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for each Rename, and each layer, with leaves."""
+    counts = _counts(leaves)
     for rename in names:
         if rename.requires is None or rename.requires in leaves:
-            for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
+            for hub, *paths in _numbered([rename.hub, *rename.paths], leaves, counts):
                 yield hub, paths, rename.operation
 
 
-def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]]:
+def _numbered(
+    texts: list[str], leaves: Mapping[str, Any], counts: Mapping[str, int]
+) -> Iterator[list[str]]:
     """The hub name and its paths for each {i}, and each {j} within it, that has leaves."""
     place = next((place for place in ("{i}", "{j}") if place in texts[1]), None)
     if place is None:
         yield from [texts] if texts[1] in leaves else []
         return
-    for n in itertools.count():
-        numbered = list(_numbered([text.replace(place, str(n)) for text in texts], leaves))
-        if not numbered:
-            return
-        yield from numbered
+    for n in range(counts.get(texts[1].partition(place)[0], 0)):
+        yield from _numbered([text.replace(place, str(n)) for text in texts], leaves, counts)
+
+
+def _counts(leaves: Iterable[str]) -> dict[str, int]:
+    """{"body.layers.": how many numbers follow it, ...} in the paths of the leaves."""
+    counts: dict[str, int] = {}
+    for path in leaves:
+        for match in re.finditer(r"(?<=\.)\d+(?=\.|$)", path):
+            before = path[: match.start()]
+            counts[before] = max(counts.get(before, 0), int(match[0]) + 1)
+    return counts
+
+
+def leaves_of(tree: Tree) -> dict[str, Any]:
+    """flatten(tree) for `expand`: the arrays of experts (X, ...) also one by one, as views.
+
+    body.layers.0.mlp.experts.Wgate (X, D, F) is there, and so is each
+    body.layers.0.mlp.experts.3.Wgate (D, F), since files name experts one by one.  A tree of shapes
+    works likewise.
+    """
+    leaves = flatten(tree)
+    stacked = [path for path in leaves if ".experts." in path]
+    for path in stacked:
+        before, name = path.rsplit(".", 1)
+        whole = leaves[path]
+        shape = whole if isinstance(whole, tuple) else None
+        for j in range(len(whole) if shape is None else shape[0]):
+            leaves[f"{before}.{j}.{name}"] = whole[j] if shape is None else shape[1:]
+    return leaves
 
 
 def to_hub(
@@ -168,7 +209,7 @@ def to_hub(
     only: the hub names wanted, by default all.  The tree may be on any device; the arrays may be
     views.
     """
-    leaves = flatten(tree)
+    leaves = leaves_of(tree)
     return {
         hub: operation.to_hub([to_host(leaves[path]) for path in paths])
         for hub, paths, operation in expand(names, leaves)
@@ -178,7 +219,7 @@ def to_hub(
 
 def hub_shapes(tree: Tree, names: list[Rename]) -> dict[str, tuple[int, ...]]:
     """{hub name: shape} of the result of `to_hub`."""
-    leaves = flatten(tree)
+    leaves = leaves_of(tree)
     return {
         hub: tuple(op.hub_shape([leaves[path].shape for path in paths]))
         for hub, paths, op in expand(names, leaves)

@@ -25,22 +25,31 @@ InParts = tuple[Any, Callable[[Any], list[Tree]]]  # see Trainable.loss_in_parts
 class LossOptions:
     """Options of a loss.
 
-    smoothing  e of label smoothing, for class numbers (Szegedy et al. 2016, sec. 7)
-    auxiliary  the weight of a language model's loss added to a score head's (Radford et al. 2018,
-               eq. 5)
-    chunk      tokens whose logits over the vocabulary are held at a time
-    factors    the gradient of the output matrix is a core.Product, which pays if fewer tokens have
-               a target than the model is wide
+    smoothing    e of label smoothing, for class numbers (Szegedy et al. 2016, sec. 7)
+    auxiliary    the weight of a language model's loss added to a score head's (Radford et al. 2018,
+                 eq. 5)
+    chunk        tokens whose logits over the vocabulary are held at a time
+    factors      the gradient of the output matrix is a core.Product, which pays if fewer tokens
+                 have a target than the model is wide
+    balance      the weight of the balance loss of a model with experts, added to its loss
+    z_loss       the weight of its router z-loss, likewise
+    multi_token  the weight of the loss of modules for later tokens (models/multi_token.py)
+    load         what gathers its expert counts over the parts of a step (models.routed.StepLoad)
     """
 
     smoothing: float = 0.0
     auxiliary: float = 0.0
     chunk: int = 1024
     factors: bool = False
+    balance: float = 0.0
+    z_loss: float = 0.0
+    multi_token: float = 0.0
+    load: Any = None
 
     def __post_init__(self) -> None:
         check_number("smoothing", self.smoothing, least=0, below=1)
-        check_number("auxiliary", self.auxiliary, least=0)
+        for name in ("auxiliary", "balance", "z_loss", "multi_token"):
+            check_number(name, getattr(self, name), least=0)
         check_whole("chunk", self.chunk, 1)
         check_flag("factors", self.factors)
 

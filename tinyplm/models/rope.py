@@ -115,6 +115,9 @@ class Rope:
         return longrope_frequencies(width, base=self.base, factors=factors), magnitude
 
 
+BASE = 10000.0  # rope_theta, where neither file nor family has another
+
+
 def read_rope(
     parameters: Mapping[str, Any] | None,
     scaling: Mapping[str, Any] | None,
@@ -123,13 +126,15 @@ def read_rope(
     original: int | None = None,
     *,
     share: float = 1.0,
+    base: float = BASE,
 ) -> Rope:
     """The rotary settings of a config.json.
 
     parameters: rope_parameters (transformers 5).  scaling, theta: rope_scaling and rope_theta
     (earlier versions).  positions: max_position_embeddings.  original: the config's own
     original_max_position_embeddings, which overrides the one in these objects, as in transformers.
-    share: the family's or the file's partial_rotary_factor, which one in these objects overrides.
+    share: the family's or the file's partial_rotary_factor, which one in these objects overrides;
+    base: the family's rope_theta, where the file has none.
     ValueError for an unknown type, a missing, unknown or out-of-range setting, and spellings that
     contradict each other.
     """
@@ -137,11 +142,11 @@ def read_rope(
         if given is not None and not isinstance(given, Mapping):
             raise wrong(f"config: {name}", "an object", given)
     if parameters and scaling:
-        plain = _plain(parameters, theta)
+        plain = _plain(parameters, base if theta is None else theta)
         if plain != _plain(scaling, plain["rope_theta"]):
             expected = f"the rope_parameters, {shown(parameters)}"
             raise wrong("config: rope_scaling", expected, scaling)
-    settings = _plain(parameters or scaling or {}, theta)
+    settings = _plain(parameters or scaling or {}, base if theta is None else theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
     share = settings.pop("partial_rotary_factor", share)
     if not is_number(share) or not 0 < share <= 1:
@@ -177,7 +182,7 @@ def read_rope(
     return Rope(kind, float(base), trained, context, settings, float(share))
 
 
-def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
+def _plain(settings: Mapping[str, Any], theta: float) -> dict[str, Any]:
     """The settings that are not None, with rope_type (formerly type) and rope_theta filled in.
 
     A truncate of None means false.  The type su is the former name of longrope.
@@ -192,7 +197,7 @@ def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
         expected = f"{shown(plain['rope_type'])}, the value of its synonym rope_type"
         raise wrong("config: type", expected, kind)
-    plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
+    plain.setdefault("rope_theta", theta)
     return plain
 
 

@@ -18,7 +18,7 @@ from .config import (
     check_rates,
     check_types,
 )
-from .rope import Rope, read_rope
+from .rope import BASE, Rope, read_rope
 
 C = TypeVar("C", bound="RotaryConfig")
 
@@ -35,6 +35,7 @@ class RotaryConfig(ScoreLabels):
 
     ALIASES: ClassVar[dict[str, str]] = {}
     PARTIAL: ClassVar[float | None] = None  # the default share of a head that RoPE turns, or all
+    BASE: ClassVar[float] = BASE  # rope_theta where the file has none
     OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling", *LABELS)  # see config.to_dict
 
     vocab_size: int = 32000
@@ -66,14 +67,17 @@ class RotaryConfig(ScoreLabels):
         )
         check_not_negative(self, "rms_norm_eps", "initializer_range")
         check_rates(self, "attention_dropout")
-        if self.head_dim is None:
-            check_heads(self, "hidden_size", "num_attention_heads")
-        if self.num_key_value_heads is not None:
-            check_heads(self, "num_attention_heads", "num_key_value_heads")
+        self._check_heads()
         check_known(self, "hidden_act", ACTIVATIONS)
         if self.rope.share != 1 and not self.PARTIAL:
             raise wrong("config: partial_rotary_factor", "1 in this family", self.rope.share)
         self.rope.frequencies(self.rotary_width, 1)  # ValueError for a width RoPE cannot rotate
+
+    def _check_heads(self) -> None:
+        if self.head_dim is None:
+            check_heads(self, "hidden_size", "num_attention_heads")
+        if self.num_key_value_heads is not None:
+            check_heads(self, "num_attention_heads", "num_key_value_heads")
 
     @property
     def heads(self) -> int:
@@ -98,7 +102,8 @@ class RotaryConfig(ScoreLabels):
         original = getattr(self, name, self.source.get(name))  # a field in Phi-3
         spellings = (self.rope_parameters, self.rope_scaling, self.rope_theta)
         share = self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0
-        return read_rope(*spellings, self.max_position_embeddings, original, share=share)
+        positions, base = self.max_position_embeddings, self.BASE
+        return read_rope(*spellings, positions, original, share=share, base=base)
 
     @property
     def rotary_width(self) -> int:
@@ -114,7 +119,7 @@ class RotaryConfig(ScoreLabels):
         return self.rope.cache_context
 
     @property
-    def cache_sizes(self) -> dict[str, int]:
+    def cache_sizes(self) -> dict[str, Any]:
         return {
             "layers": self.num_hidden_layers,
             "kv_heads": self.kv_heads,

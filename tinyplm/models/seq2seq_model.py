@@ -23,7 +23,7 @@ from .language_model import LanguageModel, logits_alone
 from .model import INFERENCE, first_gradient
 from .parts import Emit, Head, in_parts
 from .protocol import Arrays, InParts, LossInputs, Passed
-from .walks import look_up, traceable_body
+from .walks import look_up
 
 SOURCE = ("input_ids", "inputs_embeds", "attention_mask")
 TARGET = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
@@ -138,13 +138,12 @@ class Seq2SeqModel(LanguageModel):
         return {"labels": checks.ids("targets: logits", labels)}
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
-        body = traceable_body(self.family, self.config)
         ids = (inputs["input_ids"], inputs["decoder_input_ids"])
         if ids[1] is None:
             raise wrong("inputs", "a dict of arrays with decoder_input_ids", list(inputs))
         left = (*SOURCE[:2], *TARGET[:2])
         others = {name: a for name, a in inputs.items() if name not in left}
-        return in_parts(body, head, self.params, emit, ids, others, stacking)
+        return in_parts(self._body(), head, self.params, emit, ids, others, stacking)
 
     def _over_vocabulary(self, f: Callable, *, more: More | None = None) -> Head:
         bias = self.buffers.get("logits_bias")

@@ -17,7 +17,8 @@ _NO_DECAY = ("tokens", "positions", "segments", "bias")
 
 def decays_by_default(path: str, array: Any) -> bool:
     """True for matrices of linear layers; False for vectors (norms), biases and embeddings."""
-    return array.ndim >= 2 and not any(word in path for word in _NO_DECAY)
+    axes = array.ndim - (".experts." in path)  # of one expert
+    return axes >= 2 and not any(word in path for word in _NO_DECAY)
 
 
 class Group(NamedTuple):

@@ -161,6 +161,24 @@ def uncapped(site: Site) -> np.ndarray:
     return own.but(cap=None)
 
 
+@alternative("no sinks", at=HEADS, formula="P = softmax(A)")
+def no_sinks(site: Site) -> np.ndarray:
+    """The softmax of theirs has no sinks in its denominator."""
+    own = attention_of(site)
+    if own.sinks is None:
+        raise NotHere
+    return own.but(sinks=None)
+
+
+@alternative("sinks of zero", at=HEADS, formula="P = exp(A) / (1 + sum exp(A))")
+def zero_sinks(site: Site) -> np.ndarray:
+    """The softmax of theirs is "off by one": its sinks are 0."""
+    own = attention_of(site)
+    if own.sinks is None:
+        raise NotHere
+    return own.but(sinks=np.zeros_like(own.sinks))
+
+
 @alternative("no norm of queries and keys", at=HEADS, formula="A = scale (x Wq) (x Wk)^T")
 def no_qk_norm(site: Site) -> np.ndarray:
     """Theirs leaves out the norms of queries and keys before the scores."""

@@ -14,7 +14,7 @@ from .site import NotHere, Site
 @dataclasses.dataclass(frozen=True)
 class Attention:
     """o = softmax(cap(scale q k^T) + offsets where mask) v by heads, q and k rotated by their
-    positions.
+    positions; with sinks (H,), whose exponentials join the denominators.
 
     q (B, H, T, E), k and v (B, K, T, E) before the rotation; mask broadcastable to (B, H, T, T).
     """
@@ -31,6 +31,7 @@ class Attention:
     interleaved: bool = False
     cap: float | None = None
     offsets: np.ndarray | None = None  # ALiBi's, (B or 1, H, 1, T)
+    sinks: np.ndarray | None = None  # (H,)
     tiled: bool = False  # head h reads key/value head h mod K
     value_rotated: bool = False
 
@@ -71,7 +72,13 @@ class Attention:
         q, k, _ = self.turned()
         A = self.scale * q @ k.swapaxes(-1, -2)
         A = A if self.cap is None else self.cap * np.tanh(A / self.cap)
-        return softmax(A if self.offsets is None else A + self.offsets, self.mask)
+        A = A if self.offsets is None else A + self.offsets
+        if self.sinks is None:
+            return softmax(A, self.mask)
+        sink = np.broadcast_to(self.sinks[:, None, None], (*A.shape[:3], 1))  # a key in front
+        mask = np.broadcast_to(self.mask, A.shape)
+        seen = np.concatenate([np.ones_like(mask[..., :1]), mask], axis=-1)
+        return softmax(np.concatenate([sink, A], axis=-1), seen)[..., 1:]
 
     def heads(self) -> np.ndarray:
         """o (B, H, T, E)."""
@@ -130,6 +137,7 @@ def _attention_of(site: Site) -> Attention:
         np.atleast_2d(positions), frequencies, magnitude,
         interleaved="rotary" in given and given["rotary"].keywords["interleaved"],
         cap=options.get("cap"), offsets=given.get("offsets"),
+        sinks=site.optional("attention.sinks"),
     )  # fmt: skip
     real = site.padding
     d = np.abs(made.heads() - heads)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...core import flatten
-from ...models.names import expand, names_of
+from ...models.names import expand, leaves_of, names_of
 from .site import NotHere, Site, alternative
 from .weights import output_of
 
@@ -17,7 +16,7 @@ ANY = r".*"
 def path_of(site: Site) -> str:
     """The path in the tree of the one array that the hub's parameter holds."""
     names = names_of(site.model.family, site.model.config)
-    for hub, paths, _ in expand(names, flatten(site.model.params)):
+    for hub, paths, _ in expand(names, leaves_of(site.model.params)):
         if hub == site.name and len(paths) == 1:
             return paths[0]
     raise NotHere

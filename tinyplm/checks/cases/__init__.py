@@ -4,6 +4,7 @@ layers.py        linear, embeddings, norms, activations, softmax, feed-forward, 
 rope.py          rotary positions
 attention.py     attention: grouped queries, by blocks, with projections
 decoders.py      soft caps, ALiBi, QK norms, Gemma's RMSNorm, other blocks
+sinks.py         attention with sinks
 latent.py        latent attention, multi-token modules
 heads.py         the heads of encoders
 disentangled.py  DeBERTa
@@ -35,6 +36,7 @@ from . import (
     moe,
     relative_bias,
     rope,
+    sinks,
     xlnet,
 )
 from .kernels import kernels
@@ -44,6 +46,7 @@ COMPONENTS: dict[str, Entry] = {
     **rope.COMPONENTS,
     **attention.COMPONENTS,
     **decoders.COMPONENTS,
+    **sinks.COMPONENTS,
     **latent.COMPONENTS,
     **heads.COMPONENTS,
     **disentangled.COMPONENTS,

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...kernels import activation, cross_entropy, disentangled, distillation, log_probs, mlp
+from ...kernels import activation, cross_entropy, disentangled, distillation, log_probs, mlp, norm
 from ..case import Case, Entry, Sizes
 from .alignment import summed
 
 _KERNELS: dict[str, tuple[Callable[..., Any], str]] = {
     "gelu": (activation.gelu, "exact GELU in pieces that stay in the cache"),
     "gelu_tanh": (activation.gelu_tanh, "tanh GELU in pieces that stay in the cache"),
+    "unit_rmsnorm": (norm.unit_rmsnorm, "RMSNorm with the gain 1 + w in its fast form"),
     "mlp": (mlp.mlp, "feed-forward layer in its fast form"),
     "gated_mlp": (mlp.gated_mlp, "gated feed-forward layer in its fast form"),
+    "clamped_gated_mlp": (mlp.clamped_gated_mlp, "gpt-oss's clamped layer in its fast form"),
     "relative_scores": (disentangled.relative_scores, "scores by distance in their fast form"),
     "vocabulary_cross_entropy": (
         cross_entropy.vocabulary_cross_entropy,

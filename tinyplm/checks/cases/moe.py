@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...backend import array_module
-from ...core import Backward
+from ...core import Backward, on_tree
 from ...layers import activation, experts, mlp, moe, routing, softmax
+from ...layers.linear import linear
+from ...layers.norm import rmsnorm
 from ...losses import balance
 from ..case import Case, Entry, Sizes
 
@@ -116,26 +118,51 @@ def _moe(s: Sizes) -> Case:
     p: dict[str, Any] = {"router": {"W": rng.normal(size=(s.D, X))}}
     if s.flags[0]:
         p["router"]["b"] = rng.normal(size=X)
-    if kind == 3:
-        p["router"]["correction"] = rng.normal(0, 0.1, X)
     p["experts"] = _gated(s, rng, X, bias=s.flags[1])
+    bias = rng.normal(0, 0.1, X) if kind == 3 else None
     f = partial(mlp.gated_mlp, activation=activation.silu)
-    kwargs = {**_settings(s, X, groups), "expert": f}
+    kwargs = {**_settings(s, X, groups), "expert": f, "bias": bias}
     if s.flags[2]:
         p["shared"] = {"w": rng.normal(size=(s.D, 1)), "mlp": _gated(s, rng, bias=False)}
         kwargs["shared"] = partial(moe.sigmoid_gated, f=f)
 
     def clear(x: np.ndarray) -> np.ndarray:
-        choose = partial(kwargs["choose"], bias=p["router"].get("correction"))
         logits = x @ p["router"]["W"] + p["router"].get("b", 0.0)
-        chosen = np.sort(choose(logits), axis=-1)
-        same = np.ones(x.shape[:-1], dtype=bool)
-        for _ in range(20):
-            moved = logits + rng.uniform(-APART, APART, logits.shape)
-            same &= (np.sort(choose(moved), axis=-1) == chosen).all(axis=-1)
-        return same
+        return _settled(partial(kwargs["choose"], bias=bias), logits, rng)
 
     return Case([p, _clear(rng.normal(size=(s.B, s.T, s.D)), clear, rng)], kwargs)
+
+
+def _settled(
+    choose: Callable[..., np.ndarray], logits: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Where a choice stays the same if the logits change a little."""
+    chosen = np.sort(choose(logits), axis=-1)
+    same = np.ones(logits.shape[:-1], dtype=bool)
+    for _ in range(20):
+        moved = logits + rng.uniform(-APART, APART, logits.shape)
+        same &= (np.sort(choose(moved), axis=-1) == chosen).all(axis=-1)
+    return same
+
+
+def _routed_block(s: Sizes) -> Case:
+    """With a linear layer in the place of attention, so that a place can be drawn by itself."""
+    made, rng = _moe(s), np.random.default_rng(s.seed + 1)
+    mlp, _ = made.args
+    p = {"norm1": {"gamma": rng.normal(size=s.D)}, "attention": {"W": rng.normal(size=(s.D, s.D))}}
+    p |= {"norm2": {"gamma": rng.normal(size=s.D)}, "mlp": mlp}
+    parts = {"norm": on_tree(rmsnorm, "gamma"), "attention": on_tree(linear, "W")}
+    bias = made.kwargs.pop("bias")  # which moves to a device, as arrays within `mlp` do not
+    kwargs = {**parts, "mlp": partial(moe.moe_and_logits, **made.kwargs), "bias": bias}
+    X = mlp["router"]["W"].shape[1]
+    before = rng.normal(size=(s.B, s.T, X))
+    choose = partial(made.kwargs["choose"], bias=bias)
+
+    def clear(x: np.ndarray) -> np.ndarray:
+        y, _ = joined_block(p, x, before, **kwargs)
+        return _settled(choose, y[..., -X:], rng)
+
+    return Case([p, _clear(rng.normal(size=(s.B, s.T, s.D)), clear, rng), before], kwargs)
 
 
 def joined_moe(p: Any, x: Any, **kwargs: Any) -> tuple[Any, Backward]:
@@ -144,6 +171,23 @@ def joined_moe(p: Any, x: Any, **kwargs: Any) -> tuple[Any, Backward]:
     D = x.shape[-1]
     joined = array_module(x).concatenate([y["hidden"], y["logits"]], axis=-1)
     return joined, lambda dy: back({"hidden": dy[..., :D], "logits": dy[..., D:]})
+
+
+def joined_block(
+    p: Any, x: Any, before: Any, *, mlp: Any, bias: Any, **kwargs: Any
+) -> tuple[Any, Backward]:
+    """The hidden states, the logits of an earlier layer and this one's, side by side."""
+    stream = {"hidden": x, "logits": [before], "choice": [None]}
+    y, back = moe.routed_block(p, stream, mlp=partial(mlp, bias=bias), **kwargs)
+    D, X = x.shape[-1], before.shape[-1]
+    joined = array_module(x).concatenate([y["hidden"], *y["logits"]], axis=-1)
+
+    def backward(dy: Any) -> tuple:
+        dlogits = [dy[..., D : D + X], dy[..., D + X :]]
+        dp, dstream = back({"hidden": dy[..., :D], "logits": dlogits})
+        return dp, dstream["hidden"], dstream["logits"][0]
+
+    return joined, backward
 
 
 # ------------------------------------------------------------------------------------------ losses
@@ -198,6 +242,9 @@ COMPONENTS = {
     "experts": Entry(experts.experts, _experts, "the chosen experts of each token, weighted"),
     "sigmoid_gated": Entry(moe.sigmoid_gated, _sigmoid_gated, "a shared expert behind a gate"),
     "moe": Entry(joined_moe, _moe, "router, experts and shared expert; outputs and logits"),
+    "routed_block": Entry(
+        joined_block, _routed_block, "a pre-norm block with experts; outputs and all logits"
+    ),
     "load_balancing_loss": Entry(
         balance.load_balancing_loss, _load_balancing, "load-balancing loss (Switch, Mixtral)"
     ),

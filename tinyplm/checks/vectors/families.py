@@ -17,7 +17,7 @@ from ...core import flatten, unflatten
 from ...families import check_task, family, is_seq2seq, shapes_of
 from ...hub import create, gradients_by_hub_name
 from ...models.config import to_dict
-from ...models.names import expand, names_of, to_hub
+from ...models.names import expand, leaves_of, names_of, to_hub
 from ..tracing import trace
 from .draws import Draws
 from .family_cases import Variant, variants
@@ -66,12 +66,12 @@ def built(weights: Mapping[str, np.ndarray], keywords: Mapping[str, Any]) -> Any
     model = create(
         keywords["family"], keywords["config"], task=keywords["task"], dtype=dtype
     )  # with new parameters, which are replaced
-    shapes = {path: a.shape for path, a in flatten(model.params).items()}
-    leaves: dict[str, np.ndarray] = {}
-    for hub, paths, op in expand(names_of(model.family, model.config), shapes):
-        parts = op.to_tree(weights[hub], [shapes[path] for path in paths])
-        leaves |= {path: np.ascontiguousarray(a) for path, a in zip(paths, parts)}
-    return model.with_params(unflatten(leaves, model.params))
+    leaves = leaves_of(model.params)
+    for hub, paths, op in expand(names_of(model.family, model.config), leaves):
+        parts = op.to_tree(weights[hub], [leaves[path].shape for path in paths])
+        for path, part in zip(paths, parts):
+            leaves[path][...] = part
+    return model
 
 
 def _cached(model: Any, inputs: dict[str, Any], prefill: int) -> Result:
@@ -135,11 +135,14 @@ def _made(name: str, variant: Variant, number: int) -> Made:
     return Made(variant.name, variant.note, {"weights": weights}, keywords)
 
 
+NO_LOSS = ("hidden", "encoder_hidden", "pooled", "cache", "router_logits", "chosen_experts")
+
+
 def _targets(outputs: dict[str, Any], mask: np.ndarray, rng: Draws) -> dict[str, np.ndarray]:
     """Class numbers for each output with a loss; -100 at padding and at one place more."""
     found = {}
     for name, a in outputs.items():
-        if name in ("hidden", "encoder_hidden", "pooled", "cache"):
+        if name in NO_LOSS:
             continue
         found[name] = np.asarray(rng.integers(0, a.shape[-1], a.shape[:-1]))
         if found[name].shape == mask.shape and mask.shape[1] > 1:

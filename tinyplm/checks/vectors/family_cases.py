@@ -67,11 +67,23 @@ _GEMMA3 = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 5.0},
 }
 
+_LATENT: dict[str, Any] = {
+    "vocab_size": V, "hidden_size": 6, "intermediate_size": 7, "moe_intermediate_size": 5,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "q_lora_rank": 5, "kv_lora_rank": 3,
+    "qk_nope_head_dim": 2, "qk_rope_head_dim": 4, "v_head_dim": 3, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "first_k_dense_replace": 1, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
              "bos_token_id": None, "eos_token_id": None},
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "sliding_window": 3},
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": {**_LATENT, "n_group": 2, "topk_group": 1},
+    "mixtral": {**_LLAMA, "num_local_experts": 4},
+    "gpt_oss": {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 2,
+                "swiglu_limit": 0.5},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "qwen3": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "gemma": _LLAMA,

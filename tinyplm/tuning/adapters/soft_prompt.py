@@ -38,6 +38,7 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.parts import Emit, Head
 from ...models.protocol import Arrays, InParts, Passed
+from ...models.routed_model import without_routing
 from ..align.sft import Result, SFTSettings, sft
 from ..data.sequences import TokenSequence, check_every
 from .files import check_tensor, load_adapter, save_adapter
@@ -71,7 +72,7 @@ class SoftPrompted(CausalModel):
         D, context = base.width, base.config.context
         if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= context:
             raise mismatch("soft prompt: rows", f"shape (P, {D}) with P < {context}", rows.shape)
-        places = {"tokenizer": base.tokenizer, "device": base.device}
+        places = {"tokenizer": base.tokenizer, "device": base.device, "buffers": base.buffers}
         super().__init__(base.family, base.config, {"rows": rows}, **places)
         self.generation, self.files = base.generation, base.files
         self.base = base
@@ -122,7 +123,8 @@ class SoftPrompted(CausalModel):
 
         wide = {"inputs_embeds": embeds, "attention_mask": mask, "key": inputs.get("key")}
         dropped = dataclasses.replace(stacking, on_gradient=lambda i, dp: None)
-        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking, targets)
+        options = dropped if stacking.grad else stacking
+        value, back = without_routing(base)._whole(behind, wide, options, targets)
         if back is None:
             return value, None
 

@@ -35,6 +35,7 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.parts import Head
 from ...models.protocol import Arrays, OutputOptions
+from ...models.routed import causal_body
 from ..data.sequences import TokenSequence, check_sequences
 from ..settings import EvaluatedSettings
 from .learner import Journal, Learner
@@ -128,7 +129,10 @@ class Student(CausalModel):
 
     def __init__(self, model: CausalModel, teacher: CausalModel, settings: DistillSettings) -> None:
         super().__init__(
-            model.family, model.config, model.params, tokenizer=model.tokenizer, device=model.device
+            *(model.family, model.config, model.params),
+            buffers=model.buffers,
+            tokenizer=model.tokenizer,
+            device=model.device,
         )
         self.generation, self.files = model.generation, model.files
         self.teacher, self.settings = teacher, settings
@@ -144,8 +148,9 @@ class Student(CausalModel):
         losses: dict[str, Callable[..., tuple[Any, Any]]] = {"hard": hard}
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
+            body = causal_body(family, config, self.teacher.buffers)
             arrays = {name: a for name, a in inputs.items() if name != "key"}  # without dropout
-            x, _ = family.body(params["body"], config=config, stacking=INFERENCE, **arrays)
+            x, _ = body(params["body"], stacking=INFERENCE, **arrays)
             teacher = {"teacher_x": x, "teacher_W": family.output_matrix(params, config=config)[0]}
             losses["kl"] = partial(
                 vocabulary_distillation,
