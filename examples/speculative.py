@@ -71,6 +71,8 @@ def trained(
     )
     out = Path(options.out) / name
     state = train(model, texts["training"], texts["validation"][:20_000], settings, out=out)
+    if state.signal is not None:  # training ends in order, and nothing is to follow
+        raise KeyboardInterrupt
     print(f"{name:<10} trained in {state.seconds:.0f} s")
     return model
 
