@@ -2,6 +2,7 @@
 
     python examples/pretrain.py                                    # a few minutes on two cores
     python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
+    python examples/pretrain.py --family mixtral --out experts     # a mixture of experts
     python examples/pretrain.py --text my-book.txt --out my-run    # your own text
     python examples/pretrain.py --out my-run --resume              # continue an interrupted run
 
@@ -47,9 +48,11 @@ from tinyplm.evaluation import baseline_rows, format_rows, row
 from tinyplm.files import read_json, sole_writer, write_json
 from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
+from tinyplm.models.routed import is_routed
 from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
+from tinyplm.training.expert_load import check_experts
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.samples import check_corpus
@@ -126,8 +129,9 @@ def plan(options: dict) -> Settings:
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
     names = ("steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes")
-    return Settings(
-        **{name: options[name] for name in (*names, "full_every", "patience", "min_improvement")},
+    names += ("full_every", "patience", "min_improvement", "balance", "z_loss", "bias_rate")
+    settings = Settings(
+        **{name: options[name] for name in names},
         batch_size=options["batch"],
         sequence_length=options["context"],
         learning_rate=options["lr"],
@@ -138,6 +142,8 @@ def plan(options: dict) -> Settings:
         save_every=save_every,
         log_every=1 if options["device"] == "cpu" else 10,
     )
+    check_experts(settings, is_routed(FAMILIES[options["family"]]), TITLES[options["family"]])
+    return settings
 
 
 def report(options: dict, out: Path, facts: dict) -> None:
@@ -240,6 +246,18 @@ def parser() -> Parser:
     option("--warmup", 150, "Warm-up steps.", whole())
     option("--decay", 0.1, "Weight decay.", number(least=0.0))
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
+    option(
+        "--balance",
+        None,
+        "Weight of the balance loss of a family with experts.",
+        number(least=0.0),
+        shown="the family's own",
+    )
+    option("--z-loss", 0.0, "Weight of the routers' z-loss, likewise.", number(least=0.0))
+    rate = (
+        "Step of the biases that balance the experts of DeepSeek-V3, which has no need of a loss."
+    )
+    option("--bias-rate", 0.001, rate, number(least=0.0))
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--seed", 0, "Random seed.", whole())
     option("--samples", 2, "Number of texts sampled at the end.", whole())

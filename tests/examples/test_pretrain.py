@@ -123,6 +123,10 @@ WRONG = {
     "never full": (("--full-every", "0"), "got 0"),
     "no patience": (("--patience", "0"), "got 0"),
     "improvement": (("--min-improvement", "-0.1"), "got -0.1"),
+    "balance": (("--family", "mixtral", "--balance", "-1"), "got -1"),
+    "balance of no experts": (("--balance", "0.1"), "0, since GPT-2 has no experts"),
+    "z-loss of no experts": (("--z-loss", "0.1"), "0, since GPT-2 has no experts"),
+    "bias rate": (("--bias-rate", "-1"), "got -1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

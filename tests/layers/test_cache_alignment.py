@@ -10,8 +10,9 @@ import pytest
 from tests.laws import MODEL, relative_error
 from tests.layers.test_cache import each_family, in_pieces, model_of, whole
 from tinyplm.backend import array_module, to_device, to_host
-from tinyplm.layers.cache import Cache, appended, layer_cache, rolling_places
+from tinyplm.layers.cache import Cache, appended, layer_cache
 from tinyplm.layers.cache_alignment import aligned
+from tinyplm.layers.cache_size import rolling_places
 
 KEPT = np.array([4, 6, 1])  # of six places of three samples, whose first 0, 3 and 0 are padding
 

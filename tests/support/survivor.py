@@ -30,9 +30,10 @@ QUICK = {"steps": 6, "batch_size": 4, "sequence_length": 5, "warmup": 2, "learni
 ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # rmtree and pathlib use these too
 
 
-def run(out: Path, progress: bool = False, **changes: Any) -> State:
+def run(out: Path, progress: bool = False, family: str = "gpt2", **changes: Any) -> State:
     """Start a run, or resume it."""
-    model = families.tiny("gpt2", resid_pdrop=0.1, dtype="float32")
+    dropout = next(iter(families.FAMILIES[family].dropout))
+    model = families.tiny(family, **{dropout: 0.1}, dtype="float32")
     settings = Settings(**{**QUICK, **changes})
     return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
 

@@ -26,6 +26,7 @@ from ..arguments import MOST, check_whole, is_whole, listed, wrong
 from ..backend import array_module, is_host
 from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
+from .cache_size import checked_windows, rolling_places, rolling_windows, widths_by_name
 
 
 @dataclasses.dataclass
@@ -80,25 +81,19 @@ class Cache:
 
         width: of k and v, or {name: width}; spare: places more that windows keep, for cuts.
         """
-        sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
-        for name, size in sizes.items():
+        for name, size in {"batch": batch, "kv_heads": kv_heads, "capacity": capacity}.items():
             check_whole(f"cache: {name}", size, 1, MOST)
         widths = widths_by_name(width)
         check_float_dtype("cache: dtype", dtype)
         check_module("cache: xp", xp)
         check_whole("cache: spare", spare, 0, MOST)
-        if windows is None:
-            windows = (None,) * layers
-        if not isinstance(windows, (tuple, list)) or len(windows) != layers:
-            raise wrong("cache: windows", f"one for each of {layers} layers", windows)
-        for window in windows:
-            check_whole("cache: windows", window, 1, MOST, or_none=True)
+        windows = checked_windows(windows, layers)
         rolling, buffers = rolling_windows(windows, capacity, spare), []
         for window in rolling:
             places = capacity if window is None else rolling_places(window) + spare
             shape = (batch, kv_heads, places)
             buffers.append({n: xp.zeros((*shape, w), dtype=dtype) for n, w in widths.items()})
-        return cls(buffers, capacity, rolling, tuple(windows), spare=spare)
+        return cls(buffers, capacity, rolling, windows, spare=spare)
 
     @property
     def _first(self) -> Any:
@@ -265,38 +260,6 @@ class Cache:
         """How many earlier places this layer's attention gets: `length`, or those in its window."""
         window = self.windows[index]
         return self.length if window is None else min(self.length, window - 1)
-
-
-def widths_by_name(width: int | Mapping[str, int]) -> dict[str, int]:
-    """{"k": E, "v": E} for width = E; a dict {name: width} as it is.   ValueError for others."""
-    if not isinstance(width, Mapping):
-        check_whole("cache: width", width, 1, MOST)
-        return {"k": width, "v": width}
-    if not width or not all(isinstance(name, str) for name in width):
-        raise wrong("cache: width", "an integer, or a dict {name: width}", width)
-    for n in width.values():
-        check_whole("cache: width", n, 1, MOST)
-    return dict(width)
-
-
-def numbers_per_token(*, layers: int, kv_heads: int, width: int | Mapping[str, int]) -> int:
-    """How many numbers a cache of these sizes, a config's cache_sizes, keeps of each token."""
-    check_whole("cache: layers", layers, 1, MOST)
-    check_whole("cache: kv_heads", kv_heads, 1, MOST)
-    return layers * kv_heads * sum(widths_by_name(width).values())
-
-
-def rolling_places(window: int) -> int:
-    """The places of a rolling buffer: a quarter more than it needs, so that moving is rare."""
-    return window - 1 + max(16, window // 4)
-
-
-def rolling_windows(
-    windows: tuple[int | None, ...], capacity: int, spare: int = 0
-) -> tuple[int | None, ...]:
-    """The windows whose buffers are smaller than one with all places, None for the others."""
-    rolls = [w is not None and rolling_places(w) + spare < capacity for w in windows]
-    return tuple(w if roll else None for w, roll in zip(windows, rolls))
 
 
 def dropped_after(window: int, length: int, dropped: int, T: int, spare: int = 0) -> int:

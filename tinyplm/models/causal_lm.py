@@ -46,6 +46,16 @@ def unit_output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
     return rows.T.astype(W.dtype, copy=False), backward
 
 
+def cache_layout(family: ModuleType, config: Any) -> dict[str, Any]:
+    """What Cache.empty and cache_bytes need to know of a decoder: its cache_sizes and windows.
+
+    cache_bytes(**cache_layout(llama, llama.SIZES["llama-7b"]), batch=1, capacity=2048,
+    dtype="float16") is 2**30.
+    """
+    sizes, window = config.cache_sizes, family.pieces(config).window
+    return {**sizes, "windows": tuple(window(i) for i in range(sizes["layers"]))}
+
+
 def vocabulary_head(
     f: Callable, family: ModuleType, config: Any, *, more: More | None = None
 ) -> Head:

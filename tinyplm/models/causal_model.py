@@ -11,10 +11,11 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..core.named import More
-from ..layers.cache import Cache, numbers_per_token
+from ..layers.cache import Cache
+from ..layers.cache_size import cache_bytes
 from ..memory import check_memory
 from . import checks
-from .causal_lm import last_logits, several_logits, vocabulary_head
+from .causal_lm import cache_layout, last_logits, several_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
@@ -152,15 +153,11 @@ class CausalModel(LanguageModel):
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
         check_whole("spare", spare, 0, MOST)
-        capacity += spare
+        sizes = {"batch": batch, "capacity": capacity + spare, "dtype": self.dtype, "spare": spare}
+        sizes |= cache_layout(self.family, self.config)
         if self.device == "cpu":
-            numbers = batch * capacity * numbers_per_token(**self.config.cache_sizes)
-            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
-        xp = array_module(self.params["body"]["tokens"])
-        window = self.family.pieces(self.config).window
-        windows = tuple(window(i) for i in range(self.config.cache_sizes["layers"]))
-        sizes = {"batch": batch, "capacity": capacity, "spare": spare, **self.config.cache_sizes}
-        cache = Cache.empty(**sizes, dtype=self.dtype, windows=windows, xp=xp)
+            check_memory(cache_bytes(**sizes), "the keys and values of the cache")
+        cache = Cache.empty(**sizes, xp=array_module(self.params["body"]["tokens"]))
         return dataclasses.replace(cache, origin=self.origin)
 
     @known_arguments
