@@ -22,7 +22,7 @@ MODELS = {
     "qwen2, no window": ("qwen2", {"max_position_embeddings": 60, "use_sliding_window": False}),
     "bloom": ("bloom", {"tie_word_embeddings": False}),
 }
-# With rotary positions the draft inside assisted generation proposes tokens that differ from its own full passes.
+# For the others, assisted generation writes the same ids but accepts fewer proposals than its models' own full passes would.
 SAME_ROUNDS = ("gpt2", "bloom")
 PROMPTS = [np.random.default_rng(n).integers(0, 41, n).tolist() for n in (3, 7)]
 TOKENS = 30
