@@ -114,7 +114,7 @@ def sigmoid_gated(p: Tree, x: Array, *, f: Component) -> tuple[Array, Backward]:
     """
     z, z_back = linear(x, p["w"])
     s = sigmoid(z)
-    o, o_back = f(p["mlp"], x)
+    o, o_back = named("mlp", f)(p["mlp"], x)
 
     def backward(dy: Array) -> tuple[Tree, Array]:
         ds = sum_float32(dy * o, axis=-1, keepdims=True)
