@@ -77,5 +77,7 @@ def test_files_go_both_ways_bit_by_bit(family, tmp_path):
         again, info = CLASSES[family].from_pretrained(tmp_path / "ours", output_loading_info=True, dtype=torch.float64)
     assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     for name, p in theirs.state_dict().items():
-        assert torch.equal(p, again.state_dict()[name]), name
+        read = again.state_dict()[name]  # transformers keeps DeepSeek's routers in float32
+        assert read.dtype == torch.float64 or ".mlp.gate." in name
+        assert torch.equal(p.to(read.dtype), read), name
     assert again.config.num_labels == 3 and again.config.pad_token_id == PAD

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from ..backend import array_module
 from ..core import Tree
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
-from ..layers.moe import moe_and_logits
 from ..layers.routing import sigmoid_choice, sigmoid_weights
 from ..losses.balance import normalised_sigmoid
 from ..models import causal_lm, routed, walks

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from ..core import Component
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
-from ..layers.moe import moe_and_logits
 from ..layers.routing import softmax_weights, top_experts
 from ..models import causal_lm, routed, walks
 from ..models.config import check_not_negative, check_only, check_positive

@@ -27,13 +27,15 @@ def cache_bytes(
     width: int | Mapping[str, int],
     dtype: Any,
     windows: Sequence[int | None] | None = None,
+    spare: int = 0,
 ) -> int:
     """The `nbytes` of Cache.empty with the same arguments; nothing is allocated."""
     for name, size in {"batch": batch, "kv_heads": kv_heads, "capacity": capacity}.items():
         check_whole(f"cache: {name}", size, 1, MOST)
     check_float_dtype("cache: dtype", dtype)
-    rolling = rolling_windows(checked_windows(windows, layers), capacity)
-    places = sum(capacity if window is None else rolling_places(window) for window in rolling)
+    check_whole("cache: spare", spare, 0, MOST)
+    rolling = rolling_windows(checked_windows(windows, layers), capacity, spare)
+    places = sum(capacity if w is None else rolling_places(w) + spare for w in rolling)
     numbers = numbers_per_token(layers=1, kv_heads=kv_heads, width=width)  # of one layer
     return batch * numbers * places * np.dtype(dtype).itemsize
 
@@ -74,6 +76,9 @@ def rolling_places(window: int) -> int:
     return window - 1 + max(16, window // 4)
 
 
-def rolling_windows(windows: tuple[int | None, ...], capacity: int) -> tuple[int | None, ...]:
+def rolling_windows(
+    windows: tuple[int | None, ...], capacity: int, spare: int = 0
+) -> tuple[int | None, ...]:
     """The windows whose buffers are smaller than one with all places, None for the others."""
-    return tuple(w if w is not None and rolling_places(w) < capacity else None for w in windows)
+    rolls = [w is not None and rolling_places(w) + spare < capacity for w in windows]
+    return tuple(w if roll else None for w, roll in zip(windows, rolls))

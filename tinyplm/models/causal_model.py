@@ -15,7 +15,7 @@ from ..layers.cache import Cache
 from ..layers.cache_size import cache_bytes
 from ..memory import check_memory
 from . import checks
-from .causal_lm import cache_layout, last_logits, vocabulary_head
+from .causal_lm import cache_layout, last_logits, several_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
@@ -75,6 +75,12 @@ class CausalModel(LanguageModel):
         body = causal_body(self.family, self.config, self.buffers)
         W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
         return last_logits(body, W, self.params, inputs, cap=cap)
+
+    def several_logits(self, inputs: Arrays, *, count: int) -> tuple[Any, Any, Cache | None]:
+        """causal_lm.several_logits of inputs that are already checked, for decoding."""
+        body = causal_body(self.family, self.config, self.buffers)
+        W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
+        return several_logits(body, W, self.params, inputs, count=count, cap=cap)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
@@ -136,14 +142,18 @@ class CausalModel(LanguageModel):
         return vocabulary_head(f, self.family, self.config, more=more)
 
     @known_arguments
-    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
+    def empty_cache(self, batch: int, capacity: int | None = None, *, spare: int = 0) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens; default:
-        the context, or less if the family cannot cache all of it (dynamic RoPE scaling)."""
+        the context, or less if the family cannot cache all of it (dynamic RoPE scaling).
+
+        spare: room for so many more tokens, and a cut may go back by so many despite windows.
+        """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
-        sizes = {"batch": batch, "capacity": capacity, "dtype": self.dtype}
+        check_whole("spare", spare, 0, MOST)
+        sizes = {"batch": batch, "capacity": capacity + spare, "dtype": self.dtype, "spare": spare}
         sizes |= cache_layout(self.family, self.config)
         if self.device == "cpu":
             check_memory(cache_bytes(**sizes), "the keys and values of the cache")

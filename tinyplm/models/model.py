@@ -138,10 +138,10 @@ class Model:
         other.__dict__.update(fresh | changes)
         return other
 
-    def check_causal(self) -> None:
+    def check_causal(self, name: str = "model") -> None:
         """ValueError unless the model generates text token by token."""
         if self.task != "causal_lm":
-            raise ValueError(f"model: expected a decoder that generates text, got {self!r}")
+            raise ValueError(f"{name}: expected a decoder that generates text, got {self!r}")
 
     def text_tokenizer(self) -> Any:
         """The tokenizer; ValueError with the reason if there is none."""
@@ -335,4 +335,4 @@ def check_model(name: str, value: Any) -> None:
 def check_decoder(name: str, value: Any) -> None:
     """ValueError unless it is a model that generates text token by token."""
     check_model(name, value)
-    value.check_causal()
+    value.check_causal(name)

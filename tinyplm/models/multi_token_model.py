@@ -63,7 +63,7 @@ class MultiTokenModel(RoutedModel):
         weights = self._checked_weights(weights)
         return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
 
-    def check_causal(self) -> None:
+    def check_causal(self, name: str = "model") -> None:
         """It generates text."""
 
     def _body(self) -> Body:
