@@ -14,6 +14,7 @@ from tinyplm.tokenizers import Tokenizer
 TITLES = {
     "baichuan": "Baichuan",
     "bloom": "BLOOM",
+    "chatglm": "ChatGLM2",
     "deepseek_v2": "DeepSeek-V2",
     "deepseek_v3": "DeepSeek-V3",
     "gemma": "Gemma",
@@ -77,6 +78,7 @@ def sized(
         "kv_channels": width // heads,
         "query_pre_attn_scalar": width // heads,
         "intermediate_size": -(-8 * width // 3 // 16) * (32 if both_halves else 16),
+        "ffn_hidden_size": -(-8 * width // 3 // 16) * 16,
         "max_position_embeddings": context,
         "seq_length": context,
         "original_max_position_embeddings": context,

@@ -109,6 +109,53 @@ def baichuan(
     return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), rows.T)
 
 
+def chatglm(
+    w: dict, ids: np.ndarray, *, layers: int, heads: int, groups: int | None, eps: float,
+    base: float = 10000.0, stretch: float = 1.0,
+):  # fmt: skip
+    """The rows of query_key_value: all queries, the keys and then the values of the groups; without
+    groups, for each head its query, key and value.  dense_h_to_4h: the gate, then the other half.
+
+    Pairs (2i, 2i + 1) of the first half of each head turn, by the angles of position t / stretch.
+    GLM team 2024, sec. 2
+    """
+    E = w["transformer.encoder.layers.0.self_attention.dense.weight"].shape[1] // heads
+
+    def layer(i):
+        at = f"transformer.encoder.layers.{i}"
+        p = {}
+        for kind, name in (("W", "weight"), ("b", "bias")):
+            rows = w[f"{at}.self_attention.query_key_value.{name}"]
+            if groups is None:
+                at_head = [rows[3 * h * E : 3 * (h + 1) * E] for h in range(heads)]
+                parts = [np.concatenate([_thirds(own)[n] for own in at_head]) for n in range(3)]
+            else:
+                parts = np.split(rows, [heads * E, (heads + groups) * E])
+            p |= {f"{kind}{n}": part.T for n, part in zip("qkv", parts)}
+        outer = {"o": f"{at}.self_attention.dense", "down": f"{at}.mlp.dense_4h_to_h"}
+        mlp = {}
+        for kind, name in (("W", "weight"), ("b", "bias")):
+            for n, module in outer.items():
+                if f"{module}.{name}" in w:
+                    (p if n == "o" else mlp)[f"{kind}{n}"] = w[f"{module}.{name}"].T
+            if f"{at}.mlp.dense_h_to_4h.{name}" in w:
+                both = w[f"{at}.mlp.dense_h_to_4h.{name}"]
+                F = len(both) // 2
+                mlp |= {f"{kind}gate": both[:F].T, f"{kind}up": both[F:].T}
+        before, after = (w[f"{at}.{n}_layernorm.weight"] for n in ("input", "post_attention"))
+        return before, p, after, mlp
+
+    f = frequencies(E // 2, base=base) / stretch
+
+    def turn(a):
+        return rope(a, positions=np.arange(ids.shape[1]), frequencies=f, interleaved=True)
+
+    x = embedding(w["transformer.embedding.word_embeddings.weight"], ids=ids)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, groups or heads, eps, turn=turn)
+    x = rmsnorm(x, w["transformer.encoder.final_layernorm.weight"], eps=eps)
+    return linear(x, w["transformer.output_layer.weight"].T)
+
+
 def _blocks(x, layers, heads, kv_heads, eps, turn=None, bias=None):
     """h = x + attention(norm1(x)),   x' = h + mlp(norm2(h)),   for each layer."""
     B, T, _ = x.shape

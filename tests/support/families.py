@@ -18,6 +18,7 @@ from tinyplm.core import tree_map
 from tinyplm.families import (
     baichuan,
     bloom,
+    chatglm,
     deepseek_v2,
     deepseek_v3,
     gemma,
@@ -234,6 +235,19 @@ FAMILIES = {
         bloom, bloom.Config(vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=2, n_head=3, bos_token_id=None, eos_token_id=None),
         context=None,
         variants={"tied": {}, "untied": {"tie_word_embeddings": False, "n_head": 2}},
+        dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
+    ),
+    # As glm.
+    "chatglm": Family(
+        chatglm,
+        chatglm.Config(padded_vocab_size=VOCABULARY, hidden_size=WIDTH, ffn_hidden_size=7, num_layers=2, num_attention_heads=4,
+                       kv_channels=8, multi_query_attention=True, multi_query_group_num=2, seq_length=CONTEXT, add_qkv_bias=True),
+        context="seq_length",
+        variants={"by head, biases everywhere": {"multi_query_attention": False, "add_bias_linear": True,
+                                                 "tie_word_embeddings": True},
+                  "stretched, no biases": {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm2-6b-32k", "add_qkv_bias": False},
+                  "a larger base, one group": {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm3-6b-32k",
+                                               "multi_query_group_num": 1}},
         dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
     ),
     "openai-gpt": Family(

@@ -20,6 +20,7 @@ FAMILIES = {
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "camembert",
+    "chatglm": "chatglm",
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
     "deepseek_v2": "deepseek_v2",

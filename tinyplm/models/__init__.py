@@ -29,6 +29,6 @@ Configs and names:
 
 config.py                          reading and writing config.json
 rotary_config.py seq2seq_config.py the fields that LLaMA-shaped decoders share, and encoder-decoders
-latent_config.py                   those of decoders with latent attention
+latent_config.py chatglm_config.py those of decoders with latent attention, and of ChatGLM
 names.py encoder_names.py          renaming between parameter trees and hub names
 """
