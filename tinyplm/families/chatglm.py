@@ -61,7 +61,7 @@ SIZES = {
 }
 
 
-def shapes(config: Config) -> dict:
+def shapes(config: Any) -> dict:
     """LLaMA's, with biases of queries, keys and values, or everywhere (add_bias_linear)."""
     everywhere = config.add_bias_linear
     attention = "qkv" * (config.add_qkv_bias or everywhere) + "o" * everywhere
@@ -69,7 +69,7 @@ def shapes(config: Config) -> dict:
     return llama.model_shapes(config, layer)
 
 
-def pieces(config: Config) -> Pieces:
+def pieces(config: Any) -> Pieces:
     """glm.py's, with dropout before each addition."""
     return glm.pieces(config)._replace(residual=decoder.pre_norm_block(config.hidden_dropout))
 
@@ -82,7 +82,7 @@ _LAYER, _HUB = "body.layers.{i}", "transformer.encoder.layers.{i}"
 
 
 def renames(config: Config) -> list[Rename]:
-    """The authors' tensors; without groups, query_key_value holds the rows of each head together."""
+    """The authors' tensors; without groups, query_key_value holds each head's rows together."""
     attention, mlp = f"{_LAYER}.attention", f"{_LAYER}.mlp"
     weights, biases = ([f"{attention}.{kind}{n}" for n in "qkv"] for kind in "Wb")
     up, up_biases = ([f"{mlp}.{kind}{n}" for n in ("gate", "up")] for kind in "Wb")
