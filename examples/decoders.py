@@ -22,6 +22,7 @@ TITLES = {
     "gemma3_text": "Gemma 3",
     "glm": "GLM-4",
     "glm4": "GLM-4-0414",
+    "glm_2021": "GLM",
     "gpt2": "GPT-2",
     "gpt3": "GPT-3",
     "gpt_oss": "gpt-oss",

@@ -1,8 +1,8 @@
 """One transformer block: attention and feed-forward with their norms and residual connections.
 
 The parts are reference functions that return arrays shaped like x: norm(p, x),
-attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm or after_norm from this
-file.
+attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm, deep_norm with its alpha or
+after_norm from this file.
 """
 
 import numpy as np
@@ -24,6 +24,14 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1 (left).
     """
     return norm(_add(x, sublayer(x)))
+
+
+def deep_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
+    """y = norm(alpha x + sublayer(x)).                               Wang et al. 2022, sec. 3.1"""
+    scaled = zeros(x.shape, like=(x,))
+    for i in np.ndindex(x.shape):
+        scaled[i] = alpha * x[i]
+    return norm(_add(scaled, sublayer(x)))
 
 
 def after_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import tinyplm
 from tests.support.families import FAMILIES, batch, tiny
 from tests.test_files import one_line
 from tinyplm.core import flatten
-from tinyplm.models.config import to_dict
+from tinyplm.models.config import file_type, to_dict
 from tinyplm.models.names import names_of, to_hub
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -37,7 +37,7 @@ def test_saving_and_loading_is_the_identity(tmp_path, family, variant):
     assert all(a.tobytes() == leaves[path].tobytes() for path, a in flatten(model.params).items())
     settings = settings_in(tmp_path)
     tinyplm.save(again, tmp_path / "again")
-    assert settings_in(tmp_path / "again") == settings and settings["model_type"] == family
+    assert settings_in(tmp_path / "again") == settings and settings["model_type"] == file_type(type(model.config))
     assert settings["architectures"] == [model.config.ARCHITECTURE]
 
 

@@ -26,6 +26,7 @@ from tinyplm.families import (
     gemma3_text,
     glm,
     glm4,
+    glm_2021,
     gpt2,
     gpt3,
     gpt_oss,
@@ -229,6 +230,15 @@ FAMILIES = {
         context="max_position_embeddings",
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False}},
         dropout={"attention_dropout": 0.2},
+    ),
+    # Without pairs of positions and a prefix, which its own tests have: the second position is 0.
+    "glm_2021": Family(
+        glm_2021,
+        glm_2021.Config(vocab_size=VOCABULARY, max_sequence_length=CONTEXT, hidden_size=WIDTH, num_layers=2,
+                        num_attention_heads=2, embedding_dropout_prob=0.0, attention_dropout_prob=0.0, output_dropout_prob=0.0),
+        context="max_sequence_length",
+        variants={"tied": {}, "untied": {"tie_word_embeddings": False, "attention_scale": 8.0}},
+        dropout={"embedding_dropout_prob": 0.2, "attention_dropout_prob": 0.2, "output_dropout_prob": 0.2},
     ),
     # Three heads: slopes for a number that is no power of two.
     "bloom": Family(

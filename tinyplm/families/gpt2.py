@@ -114,6 +114,7 @@ def body(
     input_ids: Any = None,
     attention_mask: Any = None,
     position_ids: Any = None,
+    prefix_lengths: Any = None,
     key: Any = None,
     cache: Any = None,
     stacking: StackOptions = StackOptions(),
@@ -121,7 +122,8 @@ def body(
     """Hidden states after the final norm; arguments and results as for decoder.body."""
     e, look_up_back = walks.look_up(p, input_ids, inputs_embeds)
     xp, T, S, position_ids = decoder.places(e, cache, position_ids)
-    layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
+    mask = decoder_mask(T, S, attention_mask, prefix=prefix_lengths, xp=xp)
+    layer = partial(block, config=config, mask=mask)
     s, positions_back = learned_positions(e, p["positions"], positions=position_ids)
     x0, drop_back = dropout(s, rate=config.embd_pdrop, key=fold(key, config.n_layer))
     xL, xL_back = stack(layer, p["layers"], x0, each=decoder.by_layer(key, cache), options=stacking)

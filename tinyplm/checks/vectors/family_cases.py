@@ -94,6 +94,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi3": {**_LLAMA, "sliding_window": 3},
     "glm": _LLAMA,
     "glm4": _LLAMA,
+    "glm_2021": {"vocab_size": V, "max_sequence_length": CONTEXT, "hidden_size": 6, "num_layers": 2,
+                 "num_attention_heads": 2},
     "palm": {**_LLAMA, "num_key_value_heads": 1},
     # Three heads: ALiBi's slopes where their number is no power of two.
     "bloom": {"vocab_size": V, "hidden_size": 6, "n_layer": 2, "n_head": 3, "seq_length": CONTEXT,
