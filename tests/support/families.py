@@ -19,6 +19,7 @@ from tinyplm.families import (
     baichuan,
     bloom,
     chatglm,
+    chatglm_6b,
     deepseek_v2,
     deepseek_v3,
     gemma,
@@ -259,6 +260,15 @@ FAMILIES = {
                   "a larger base, one group": {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm3-6b-32k",
                                                "multi_query_group_num": 1}},
         dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
+    ),
+    # Halves of each head have a width of two, one pair, so the model's is 8.  Its own tests have pairs of positions and a prefix.
+    "chatglm_6b": Family(
+        chatglm_6b,
+        chatglm_6b.Config(vocab_size=VOCABULARY, hidden_size=8, inner_hidden_size=7, num_layers=2, num_attention_heads=2,
+                          max_sequence_length=CONTEXT),
+        context="max_sequence_length",
+        variants={"untied": {}, "tied": {"tie_word_embeddings": True}},
+        dropout={},
     ),
     "openai-gpt": Family(
         openai_gpt,

@@ -6,6 +6,7 @@ decoder.py encoder.py seq2seq.py   from ids to hidden states; walks.py: what the
 disentangled.py deberta_parts.py   the pieces of DeBERTa; what its versions share
 t5_parts.py                        what T5 and mT5 share
 rope.py                            RoPE's settings in a config, and its rotation as a piece
+placing.py                         positions and prefix of ChatGLM-6B's texts, read off the ids
 
 From hidden states to outputs and losses:
 

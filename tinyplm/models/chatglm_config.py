@@ -68,12 +68,7 @@ class ChatGLMConfig(base.ScoreLabels):
             **dict.fromkeys(("rmsnorm", "post_layer_norm"), (True,)),
             apply_residual_connection_post_layernorm=(False,),
         )
-        if self.quantization_bit:
-            expected = "0, in the same model's folder without -int4 or -int8 in its name"
-            raise wrong("config: quantization_bit", expected, self.quantization_bit)
-        if self.pre_seq_len is not None:
-            expected = "None; prefix tuning is an adapter here (tuning.adapters)"
-            raise wrong("config: pre_seq_len", expected, self.pre_seq_len)
+        check_plain(self)
         if self.multi_query_attention:
             base.check_heads(self, "num_attention_heads", "multi_query_group_num")
         self.rope.frequencies(self.rotary_width, 1)  # ValueError for a width RoPE cannot rotate
@@ -110,3 +105,13 @@ class ChatGLMConfig(base.ScoreLabels):
             raise wrong("config: _name_or_path", expected, self._name_or_path)
         stretch = {"factor": float(ratio)}
         return Rope("linear", BASE, self.seq_length, self.seq_length, stretch, 0.5)
+
+
+def check_plain(config: Any) -> None:
+    """ValueError for integer weights (quantization_bit) and for prefix tuning (pre_seq_len)."""
+    if config.quantization_bit:
+        expected = "0, in the same model's folder without -int4 or -int8 in its name"
+        raise wrong("config: quantization_bit", expected, config.quantization_bit)
+    if config.pre_seq_len is not None:
+        expected = "None; prefix tuning is an adapter here (tuning.adapters)"
+        raise wrong("config: pre_seq_len", expected, config.pre_seq_len)

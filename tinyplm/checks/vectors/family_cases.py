@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...families import family, is_seq2seq
+from ...families import SCORE, architectures, family, is_seq2seq
 from ...models.config import labels
 from .draws import Draws
 
@@ -104,6 +104,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "chatglm": {"padded_vocab_size": V, "hidden_size": 6, "ffn_hidden_size": 7, "num_layers": 2,
                 "num_attention_heads": 4, "kv_channels": 8, "multi_query_attention": True,
                 "multi_query_group_num": 2, "seq_length": CONTEXT, "add_qkv_bias": True},
+    "chatglm_6b": {"vocab_size": V, "hidden_size": 8, "inner_hidden_size": 7, "num_layers": 2,
+                   "num_attention_heads": 2, "max_sequence_length": CONTEXT},
     "openai-gpt": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2},
     "gpt3": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
              "band": 2, "bos_token_id": None, "eos_token_id": None},
@@ -223,8 +225,9 @@ def variants(name: str) -> Iterator[Variant]:
         note = "the source once, then its target one token at a time: cached_logits equal logits"
         yield Variant("cache", note, base, prefill=1)
     else:
-        scored = dataclasses.replace(base, **LABELS)
-        note = "classes from the last token that is not padding"
-        yield Variant("sequence-classification", note, scored, task="sequence_classification")
+        if SCORE in architectures(module):
+            scored = dataclasses.replace(base, **LABELS)
+            note = "classes from the last token that is not padding"
+            yield Variant("sequence-classification", note, scored, task=SCORE)
         yield Variant("cache", "the first two tokens at once, then one at a time with the cache: "
                       "cached_logits equal logits", base, prefill=2)  # fmt: skip

@@ -96,7 +96,7 @@ def chatglm4(files: Parts, settings: Settings) -> Parts:
     decoder = settings.get("added_tokens_decoder", {})
     listed = decoder.items() if isinstance(decoder, Mapping) else ()
     ids = {
-        token.get("content"): int(id)
+        str(token.get("content")): int(id)
         for id, token in listed
         if isinstance(token, Mapping) and id.isdecimal() and len(id) < 10
     }

@@ -46,6 +46,7 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     """
     name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     models = [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]
+    parts: Parts
     if models and name in _RANKS:
         classes, source = _RANKS, models[0]
         parts = {"ranks": read_ranks(source)}
