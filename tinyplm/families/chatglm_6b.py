@@ -17,8 +17,6 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ..arguments import wrong
 from ..kernels.activation import gelu_tanh
 from ..kernels.attention import self_attention
@@ -123,7 +121,7 @@ def pieces(config: Config) -> Pieces:
     """ChatGLM-6B for the walk of decoders."""
     alpha, _ = deep_norm_scales(LAYERS)
     frequencies = rope_frequencies(config.hidden_size // config.heads // 2)
-    rounded = frequencies.astype(np.float16).astype(np.float64)
+    rounded = frequencies.astype("float16").astype("float64")
     return Pieces(
         norm=partial(bloom.norm, eps=config.layernorm_epsilon),
         attention=every(partial(self_attention, heads=config.heads)),
@@ -136,7 +134,7 @@ def pieces(config: Config) -> Pieces:
     )
 
 
-def placed(ids: Any, real: Any, *, config: Any) -> dict[str, np.ndarray]:
+def placed(ids: Any, real: Any, *, config: Any) -> dict[str, Any]:
     """position_ids and prefix_lengths of ids (B, T) with a mask and bos_token_id."""
     return blank_places(ids, real, start=("<sop>", config.bos_token_id), masks=config.masks)
 
