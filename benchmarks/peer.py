@@ -40,11 +40,21 @@ class Block(nn.Module):
         q, k, v = (a.transpose(1, 2) for a in (q, k, v))
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         x = x + self.out(o.transpose(1, 2).reshape(x.shape))
-        h = self.up(self.norm2(x))
+        return x + self.mlp(self.norm2(x))
+
+    def mlp(self, x):
+        h = self.up(x)
         if self.gated:
             gate, up = h.chunk(2, -1)
-            return x + self.down(F.silu(gate) * up)
-        return x + self.down(F.gelu(h, approximate="tanh"))
+            return self.down(F.silu(gate) * up)
+        return self.down(F.gelu(h, approximate="tanh"))
+
+    def copy_attention(self, p: dict) -> None:
+        """Load attention and norms of one of tinyplm's layers."""
+        fill_norm(self.norm1, p["norm1"])
+        fill_norm(self.norm2, p["norm2"])
+        fill_linear(self.qkv, p["attention"], "q", "k", "v")
+        fill_linear(self.out, p["attention"], "o")
 
 
 def norm(family: str, D: int) -> nn.Module:
@@ -114,10 +124,7 @@ class Model(nn.Module):
             fill(self.positions.weight, body["positions"])
         fill_norm(self.norm, body["norm"])
         for layer, p in zip(self.layers, body["layers"]):
-            fill_norm(layer.norm1, p["norm1"])
-            fill_norm(layer.norm2, p["norm2"])
-            fill_linear(layer.qkv, p["attention"], "q", "k", "v")
-            fill_linear(layer.out, p["attention"], "o")
+            layer.copy_attention(p)
             fill_linear(layer.up, p["mlp"], *(("gate", "up") if layer.gated else ("1",)))
             fill_linear(layer.down, p["mlp"], "down" if layer.gated else "2")
 

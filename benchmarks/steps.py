@@ -154,7 +154,7 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
 
     tables = ("tokens.weight", "positions.weight", "segments.weight", "table.weight")
     decayed = [
-        p for name, p in model.named_parameters() if p.ndim == 2 and not name.endswith(tables)
+        p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith(tables)
     ]
     others = [p for p in model.parameters() if all(p is not d for d in decayed)]
     groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]

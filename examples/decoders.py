@@ -38,7 +38,9 @@ TITLES = {
     "phi3": "Phi-3",
     "qwen": "Qwen",
     "qwen2": "Qwen2",
+    "qwen2_moe": "Qwen2-MoE",
     "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3-MoE",
 }
 
 
@@ -64,24 +66,43 @@ def sized(
     """A small config of a family of decoders, with a tied head.
 
     Feed-forward layers are 4 times as wide as the model, gated ones 8/3 times, which has as many
-    parameters.  Windows are half of the context, in half of the layers where a family has both
+    parameters.  A token sees two of four experts, half as wide; latent attention keeps half the
+    width.  Windows are half of the context, in half of the layers where a family has both
     kinds.  0.56 / sqrt(width) is GPT-2's initial 0.02 at width 768; with 0.02 narrow models start
     learning late.
     changes: more fields of config.json.
     """
     both_halves = module.Config.MODEL_TYPE == "qwen"  # gate and up together
+    F, E = -(-8 * width // 3 // 16) * 16, width // heads
+    half = -(-F // 16) * 8
+    names = {field.name for field in dataclasses.fields(module.Config)}
     wanted: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": 1 if module.Config.MODEL_TYPE == "palm" else heads,
-        "head_dim": width // heads,
-        "kv_channels": width // heads,
-        "query_pre_attn_scalar": width // heads,
-        "intermediate_size": -(-8 * width // 3 // 16) * (32 if both_halves else 16),
-        "ffn_hidden_size": -(-8 * width // 3 // 16) * 16,
+        "head_dim": E,
+        "kv_channels": E,
+        "query_pre_attn_scalar": E,
+        "intermediate_size": half if "num_local_experts" in names else 2 * F if both_halves else F,
+        "ffn_hidden_size": F,
         "inner_hidden_size": 4 * width,
+        "moe_intermediate_size": half,
+        "shared_expert_intermediate_size": half,
+        "num_local_experts": 4,
+        "num_experts": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": min(1, layers - 1),
+        "kv_lora_rank": width // 2,
+        "q_lora_rank": None,
+        "qk_nope_head_dim": E,
+        "qk_rope_head_dim": -(-E // 4) * 2,
+        "v_head_dim": E,
         "max_position_embeddings": context,
         "seq_length": context,
         "original_max_position_embeddings": context,
@@ -93,7 +114,6 @@ def sized(
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
-    names = {field.name for field in dataclasses.fields(module.Config)}
     aliases = module.Config.ALIASES
     found = {aliases.get(name, name): value for name, value in wanted.items()}
     rates = {n: dropout for n in names if n.endswith(("_pdrop", "_dropout", "_dropout_prob"))}

@@ -26,6 +26,7 @@ from tinyplm.core import flatten
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
 from tinyplm.hub.names import count_parameters
+from tinyplm.layers.cache_size import numbers_per_token
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.log import read
@@ -44,15 +45,15 @@ def traits(module: Any) -> dict[str, str]:
     """What a family's code does, by column; published sizes with the bytes of keys and values that
     the smallest and the largest keep for each token, in float16."""
     config = sized(module, vocab_size=300, layers=2, width=8, heads=2, context=16)
-    pieces, layer = module.pieces(config), module.shapes(config)["body"]["layers"][0]
+    pieces, layer = module.pieces(config), module.shapes(config)["body"]["layers"][-1]
     sizes = sorted(module.SIZES.values(), key=lambda c: count_parameters(module.shapes(c)))
     counts = [shown(count_parameters(module.shapes(c))) for c in (sizes[0], sizes[-1])]
-    cached = [shown(4 * np.prod(list(c.cache_sizes.values()))) for c in (sizes[0], sizes[-1])]
+    cached = [shown(2 * numbers_per_token(**c.cache_sizes)) for c in (sizes[0], sizes[-1])]
     return {
         "norm": norm(pieces, layer),
         "positions": positions(module, config, pieces),
         "attention": attention(sizes[-1], pieces, layer, config),
-        "feed-forward": feed_forward(pieces, layer),
+        "feed-forward": feed_forward(sizes[-1], pieces, layer),
         "biases": biases(layer),
         "head": "tied" if "head" not in module.shapes(sizes[0]) else "own matrix",
         "published": " to ".join(dict.fromkeys(counts)),
@@ -71,8 +72,9 @@ def norm(pieces: Any, layer: dict) -> str:
     shifted = np.allclose(pieces.norm(ones, x)[0], pieces.norm(ones, x + 3)[0], atol=1e-3)
     kind = "LayerNorm" if shifted else "RMSNorm"
     residual = getattr(pieces.residual, "keywords", {}).get("residual", pieces.residual)
-    where = {"pre_norm": "before", "post_norm": "after the sum", "after_norm": "after",
-             "both_norms": "before and after", "parallel_block": "before, one a layer"}  # fmt: skip
+    where = {"pre_norm": "before", "routed_block": "before", "post_norm": "after the sum",
+             "after_norm": "after", "both_norms": "before and after",
+             "parallel_block": "before, one a layer"}  # fmt: skip
     return f"{offset}{kind}, {where[residual.__name__]}"
 
 
@@ -83,7 +85,8 @@ def positions(module: Any, config: Any, pieces: Any) -> str:
         return "ALiBi"
     if "rotary" not in given:
         return "learned"
-    x = np.random.default_rng(0).normal(size=(1, 1, 4, config.head_width))
+    width = getattr(config, "qk_rope_head_dim", config.head_width)
+    x = np.random.default_rng(0).normal(size=(1, 1, 4, width))
     turned = (given["rotary"](x)[0] != x)[..., -1, :].mean()
     pairs = "interleaved " if given["rotary"].keywords["interleaved"] else ""
     return f"{pairs}RoPE" + ("" if turned == 1 else f" of {turned:.0%}")
@@ -93,20 +96,25 @@ def attention(published: Any, pieces: Any, layer: dict, config: Any) -> str:
     """Heads that share keys and values, windows, norms and caps."""
     kv = published.cache_sizes["kv_heads"]
     kinds = {published.heads: "multi-head", 1: "multi-query"}
-    found = [kinds.get(kv, f"{published.heads // kv} queries a key")]
+    latent = "Wdkv" in layer["attention"]
+    found = ["latent" if latent else kinds.get(kv, f"{published.heads // kv} queries a key")]
     windows = [pieces.window(i) is not None for i in range(2)]
     found += ["windows"] if all(windows) else ["windows in some layers"] if any(windows) else []
-    found += ["QK norm"] if "q_norm" in layer["attention"] else []
+    found += ["QK norm"] if "k_norm" in layer["attention"] else []
     options = pieces.attention(0).keywords
     found += ["capped scores"] if options.get("cap") else []
     found += ["capped logits"] if config.logit_cap else []
     return ", ".join(found)
 
 
-def feed_forward(pieces: Any, layer: dict) -> str:
-    """The activation, and whether a second product gates it."""
-    name = pieces.mlp(0).keywords["activation"].__name__
-    return f"{name}, gated" if "Wgate" in layer["mlp"] else name
+def feed_forward(published: Any, pieces: Any, layer: dict) -> str:
+    """The activation, whether a second product gates it, and how many experts there are."""
+    mlp, options = layer["mlp"], pieces.mlp(1).keywords
+    routed = "router" in mlp
+    name = (options["expert"].keywords if routed else options)["activation"].__name__
+    gated = ", gated" if "Wgate" in mlp.get("experts", mlp) else ""
+    experts = f", {published.top_k} of {published.experts} experts" if routed else ""
+    return f"{name}{gated}{experts}" + (", one shared" if "shared" in mlp else "")
 
 
 def biases(layer: dict) -> str:
@@ -145,10 +153,13 @@ def alike(module: Any, vocabulary: int, context: int, target: int | None) -> Any
     if target is None or not hasattr(config, "intermediate_size"):
         return config
 
-    def off(width: int) -> int:
-        return abs(count_parameters(module.shapes(make(intermediate_size=width))) - target)
+    experts = "moe_intermediate_size"
+    name = experts if hasattr(config, experts) else "intermediate_size"
 
-    return make(intermediate_size=min(range(8, 8 * WIDTH, 8), key=off))
+    def off(width: int) -> int:
+        return abs(count_parameters(module.shapes(make(**{name: width}))) - target)
+
+    return make(**{name: min(range(4, 8 * WIDTH, 4), key=off)})
 
 
 def trained(name: str, config: Any, data: tuple, options: Any, out: Path) -> tuple[Any, float]:

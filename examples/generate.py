@@ -4,6 +4,7 @@
     python examples/generate.py out --prompt "def " "class " --temperature 0
     python examples/generate.py out --prompt "def " --stop "\\n\\n" --show-log-probabilities
     python examples/generate.py out --prompt "def " --beams 4 --samples 2
+    python examples/generate.py out-speculative/target --draft out-speculative/draft --prompt "def "
     python examples/generate.py out-translate --prompt "the old teacher helps the cat ." --beams 4
 
 What an encoder-decoder writes for a prompt is printed below it. Its prompts may contain special
@@ -20,7 +21,7 @@ import warnings
 from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
-from tinyplm.generation import Continuation, beam_search, stream
+from tinyplm.generation import Continuation, DraftStatistics, beam_search, stream
 from tinyplm.generation.state import check_generates
 from tinyplm.memory import keep_freed_memory
 from tinyplm.models.seq2seq_model import Seq2SeqModel
@@ -81,9 +82,9 @@ def sampling(options: argparse.Namespace) -> dict:
     return {name: getattr(options, name) for name in names}
 
 
-def load(options: argparse.Namespace) -> tinyplm.Model:
+def load(options: argparse.Namespace, name: str = "model", folder: str = "") -> tinyplm.Model:
     """The model of a folder; of a run, the best checkpoint, or the latest before any evaluation."""
-    path = model_folder(options.folder)
+    path = model_folder(folder or options.folder)
     if (path / incremental.FILE).is_file():
         raise ValueError(
             f"{path}: expected a full checkpoint, got an incremental one; to convert it, call "
@@ -93,7 +94,7 @@ def load(options: argparse.Namespace) -> tinyplm.Model:
         # a missing tokenizer is reported by text_tokenizer()
         warnings.simplefilter("ignore", UserWarning)
         model = tinyplm.load(path, dtype=options.dtype, device=options.device)
-    check_generates("model", model)
+    check_generates(name, model)
     return model.for_decoding()
 
 
@@ -118,6 +119,15 @@ def parser() -> Parser:
         whole(1),
         shown="sample",
     )
+    parser.option(
+        "--draft",
+        None,
+        "Folder of a smaller decoder with the same tokens, which proposes tokens that the model "
+        "checks several at a time: the same distribution, sooner if the proposals are good.",
+        metavar="FOLDER",
+        shown="none",
+    )
+    parser.option("--draft-length", 4, "Number of tokens that the draft proposes.", whole(1))
     parser.option(
         "--stop",
         [],
@@ -149,6 +159,8 @@ def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Nam
     """The most probable texts of each prompt, with their log-probabilities if asked for."""
     if options.stop:
         raise ValueError("--stop: expected none with --beams, which end at the model's end tokens")
+    if options.draft is not None:
+        raise ValueError("--draft: expected none with --beams, which need every probability")
     if options.samples > options.beams:
         raise ValueError(
             f"--samples: expected at most {options.beams} --beams, got {options.samples}"
@@ -183,7 +195,8 @@ def main() -> None:
     alone = (
         len(prompts) * options.samples == 1
     )  # then it is streamed; several are printed at the end
-    ends = model.end_ids()
+    ends, counts = model.end_ids(), DraftStatistics()
+    draft = None if options.draft is None else load(options, "draft", options.draft)
     begin_time = time.perf_counter()
     texts = [
         Continuation(n, [], [], "") for n in range(len(prompts)) for _ in range(options.samples)
@@ -196,6 +209,9 @@ def main() -> None:
         seed=options.seed,
         stop_ids=ends,
         stop_strings=stops,
+        draft=draft,
+        draft_length=options.draft_length,
+        statistics=counts,
         **sampling(options),
     )
     if alone:
@@ -212,6 +228,9 @@ def main() -> None:
             for token, log_p in zip(text.ids, text.log_probabilities):
                 print(f"{log_p:>10.4f}  {tokenizer.decode([token])!r}")
             print(f"{sum(text.log_probabilities):>10.4f}  total\n")
+    if counts.passes:
+        accepted = f"{counts.accepted} of {counts.checked} checked proposals accepted"
+        print(f"{accepted}, {counts.tokens_per_pass:.2f} tokens per pass", file=sys.stderr)
     count = sum(len(text.ids) for text in texts)
     print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} per second", file=sys.stderr)
 

@@ -28,7 +28,7 @@ In reading order:
     losses/      cross_entropy, balance
     optim/       adamw, adafactor, schedule, clip
     objectives/  seq2seq, spans, noising, mixture
-    generation/  sampling, beam
+    generation/  sampling, beam, speculative
     tuning/      lora, prefix
     evaluation/  metrics, rouge, bleu, ngram
     tokenizers/  bpe, wordpiece, unigram

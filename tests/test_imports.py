@@ -35,7 +35,7 @@ ALLOWED = {
     "hub": {"backend", "memory", "core", "files", "random", "models", "families", "tokenizers"},
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "families", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "models"},
-    "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
+    "training": {"backend", "memory", "core", "random", "files", "data", "losses", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
                "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",

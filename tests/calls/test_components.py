@@ -20,6 +20,7 @@ from tinyplm.kernels.mlp import gated_mlp
 from tinyplm.layers import (
     alibi,
     cache,
+    cache_size,
     mask,
     memory,
     moe,
@@ -252,7 +253,9 @@ LAYERS = [
     (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "windows": (2,),
                          "xp": np}),
     (cache.appended, {"x": np.zeros((1, 1, 1, 2)), "cache": ({"c": np.zeros((1, 1, 3, 2))}, 1, None), "name": "c"}),
-    (cache.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
+    (cache_size.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
+    (cache_size.cache_bytes, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 30, "width": 2, "dtype": "f2",
+                              "windows": (2,)}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
     (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
     (latent.latent_attention, {"p": LATENT, "x": np.zeros((1, 1, 2)), "heads": 1, "rotary": None, "norm": norm.rmsnorm,

@@ -18,7 +18,7 @@ from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
 from tinyplm import backend, random
-from tinyplm.generation import Memory, beam_search, generate, sampling, stream
+from tinyplm.generation import DraftStatistics, Memory, beam_search, expected_tokens, generate, sampling, stream
 from tinyplm.generation.text import TextStream
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
@@ -157,12 +157,13 @@ def test_models_elsewhere_and_in_other_dtypes():
 GENERATION = {"max_new_tokens": 2, "samples": 2, "seed": 1, "stop_ids": [3], "stop_strings": (), "vocabulary": 9, "cached": True,
               "first_prompt": 0, "temperature": 0.9, "top_k": 4, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.1,
               "no_repeat_ngram": 2}  # fmt: skip
+DRAFTED = {"draft": MODELS["gpt2"][0], "draft_length": 2, "statistics": DraftStatistics()}
 
 
 @pytest.mark.parametrize("run", [generate, stream])
 def test_generation(run):
     model = MODELS["gpt2"][0]
-    no_complaints(run, {"model": model, "prompts": [[1, 2], [3]], **GENERATION})
+    no_complaints(run, {"model": model, "prompts": [[1, 2], [3]], **GENERATION, **DRAFTED})
     no_complaints(run, {"model": model, "prompts": [1, 2], "max_new_tokens": 2, "memory": Memory()}, only=["memory", "prompts"])
 
 
@@ -188,6 +189,10 @@ def test_sampling():
     no_complaints(sampling.ban_repeated_ngrams, {"logits": logits[0].copy(), "ids": [1, 2, 1], "n": 2})
     no_complaints(sampling.draw, {"probabilities": np.array([[0.5, 0.5]]), "u": np.array([0.3])})
     no_complaints(sampling.log_probabilities, {"logits": logits, "tokens": np.array([1])})
+
+
+def test_expected_tokens():
+    no_complaints(expected_tokens, {"acceptance_rate": 0.5, "draft_length": 2})
 
 
 def test_streams_of_text(trained):

@@ -31,6 +31,10 @@ KNOWN = {
     "palm": {"norm": "LayerNorm, before, one a layer", "attention": "multi-query", "published": "8.63B to 540B"},
     "olmo2": {"norm": "RMSNorm, after"},
     "mistral": {"attention": "4 queries a key, windows"},
+    "mixtral": {"feed-forward": "silu, gated, 2 of 8 experts", "norm": "RMSNorm, before", "published": "46.7B to 141B"},
+    "qwen2_moe": {"feed-forward": "silu, gated, 8 of 64 experts, one shared", "biases": "k, q, v"},
+    "deepseek_v3": {"attention": "latent", "positions": "interleaved RoPE", "KV": "70.3k",
+                    "feed-forward": "silu, gated, 8 of 256 experts, one shared"},
 }  # fmt: skip
 
 
@@ -53,11 +57,13 @@ def test_every_decoder_has_a_title_and_about_as_many_parameters(tree):
 def test_a_short_run_writes_the_plot(tmp_path, texts, monkeypatch, capsys):
     documents = [Path(text).read_text() for text in texts] * 4
     monkeypatch.setattr(corpus, "default_corpus", lambda: documents)
-    monkeypatch.setattr(sys, "argv", ["family_tree.py", "--families", "gpt2", "gemma2", "--steps", "4", "--context", "8"])
+    monkeypatch.setattr(
+        sys, "argv", ["family_tree.py", "--families", "gpt2", "gemma2", "mixtral", "--steps", "4", "--context", "8"]
+    )
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "family_tree.py"), run_name="__main__")
     out = capsys.readouterr().out
-    rows = [line for line in out.splitlines() if line.startswith(("GPT-2", "Gemma 2"))]
-    assert len(rows) == 4  # of two tables
+    rows = [line for line in out.splitlines() if line.startswith(("GPT-2", "Gemma 2", "Mixtral"))]
+    assert len(rows) == 6  # of two tables
     assert "needs matplotlib" in out or (tmp_path / "out-tree" / "family_tree.png").is_file()

@@ -111,6 +111,24 @@ def test_the_example_searches_with_beams(monkeypatch, tmp_path, capsys):
     assert "--samples: expected at most 1 --beams, got 2" in example(monkeypatch, tmp_path, *options, "--beams", 1)
 
 
+def test_the_example_takes_a_draft(monkeypatch, tmp_path, capsys):
+    saved(tmp_path / "target")
+    saved(tmp_path / "draft")
+    options = ("--prompt", "a few", "--tokens", 12, "--temperature", 0)
+    assert example(monkeypatch, tmp_path / "target", *options) is None
+    plain = capsys.readouterr().out
+    draft = ("--draft", tmp_path / "draft", "--draft-length", 3)
+    assert example(monkeypatch, tmp_path / "target", *options, *draft) is None
+    found = capsys.readouterr()
+    assert found.out == plain and "2 of 2 checked proposals accepted, 1.22 tokens per pass" in found.err
+    assert "--draft: expected none with --beams" in example(monkeypatch, tmp_path / "target", "--beams", 2, *draft)
+    assert "--draft-length: expected an integer >= 1, got 0" in example(monkeypatch, tmp_path / "target", "--draft-length", 0)
+    assert example(monkeypatch, tmp_path / "target", "--draft", tmp_path / "none").startswith(f"error: {tmp_path / 'none'}")
+    tinyplm.save(tiny(vocab_size=200), tmp_path / "other")
+    message = example(monkeypatch, tmp_path / "target", "--draft", tmp_path / "other")
+    assert message == "error: draft: expected a model of the target's 262 tokens, got one of 200"
+
+
 def test_an_encoder_decoder_reads_whole_sources(monkeypatch, tmp_path, capsys):
     """With the special tokens that it was trained with: a mask in the text, and the end token."""
     special = ("<pad>", "</s>", "<unk>", "<extra_id_0>")

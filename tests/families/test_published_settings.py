@@ -1,7 +1,7 @@
 """Contexts, RoPE bases and epsilons of the sizes, as published configurations state them; parameter counts do not show them.
 
 Checked against copies of the config.json files in public repositories and LitGPT's list of configurations.  Not yet found there:
-Yi, Qwen 1 and 2, the bases of Qwen 3, InternLM 2 of 20B, GLM-4 9B base and 32B, OLMo 2 32B, Mistral Nemo's context.
+Yi, Qwen 1 and 2, Qwen1.5-MoE, the bases of Qwen 3, InternLM 2 of 20B, GLM-4 9B base and 32B, OLMo 2 32B, Mistral Nemo's context.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ PUBLISHED = {
         "qwen2.5-1.5b qwen2.5-7b": (131072, 1e6, 1e-6),
         "qwen2.5-14b qwen2.5-32b qwen2.5-72b": (131072, 1e6, 1e-5),
     },
+    "qwen2_moe": {"qwen2-57b-a14b": (131072, 1e6, 1e-6)},
+    "qwen3_moe": {"qwen3-235b-a22b": (40960, 1e6, 1e-6)},
     "qwen3": {"qwen3-32b": (40960, 1e6, 1e-6)},
     "gemma": {"gemma-2b gemma-7b": (8192, 1e4, 1e-6)},
     "gemma2": {"gemma-2-2b gemma-2-9b gemma-2-27b": (8192, 1e4, 1e-6)},

@@ -28,12 +28,13 @@ NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host is the default device for masks made from lengths
     "layers/cache.py": (),  # and for empty buffers
+    "layers/cache_size.py": ("dtype",),  # bytes of a number
     "layers/source_cache.py": ("ndarray", "diff", "flatnonzero", "arange", "array_equal"),  # numbers of rows, on the host
     "layers/alibi.py": ("ndarray", "arange", "concatenate"),  # slopes: one number for each head, made on the host
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
     "layers/rope_scaling.py": tuple("arange array clip float64 ndarray".split()),  # frequencies: few numbers, from the config
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
-    "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors from files
+    "models/names.py": ("ndarray", "split", "cumsum", "concatenate", "stack"),  # tensors from files
     "models/rope.py": ("ndarray",),
     "models/placing.py": tuple("ndarray ones select flatnonzero arange maximum cumsum where take_along_axis stack".split()),
     "models/checks.py": ("asarray",),  # the border: lists of ids passed by the user

@@ -326,7 +326,7 @@ def test_folders_without_safetensors_or_without_an_index(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "width", "message"), [
-    ("F8_E4M3", 1, "tensor transformer.wpe.weight: dtype: expected one of BF16, BOOL, F16, F32, .* got 'F8_E4M3'"),
+    ("F8_E5M2", 1, "tensor transformer.wpe.weight: dtype: expected one of BF16, BOOL, F16, F32, .* got 'F8_E5M2'"),
     ("X9", 1, "expected a complete safetensors file, .*X9"),
 ])  # fmt: skip
 def test_dtypes_that_we_do_not_have_are_named(tmp_path, dtype, width, message):

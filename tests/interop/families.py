@@ -29,7 +29,9 @@ from tinyplm.families import (
     openai_gpt,
     phi3,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_moe,
 )
 
 
@@ -53,6 +55,7 @@ _LLAMA_SHAPED = {
     "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
+_SPARSE = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12}  # Qwen's experts
 
 # otherwise the norms of a float16 file would become float32
 transformers.GptOssPreTrainedModel._keep_in_fp32_modules = None
@@ -153,6 +156,24 @@ FAMILIES = {
         tables=("model.embed_tokens.weight",),
         spots=("model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.down_proj.weight"),
         paths=("body.layers.0.attention.q_norm", "body.layers.1.mlp.Wdown"),
+    ),
+    "qwen2_moe": Family(
+        qwen2_moe, transformers.Qwen2MoeConfig, transformers.Qwen2MoeForCausalLM, transformers.Qwen2MoeModel,
+        {**_LLAMA_SHAPED, **_SPARSE, "shared_expert_intermediate_size": 20, "use_sliding_window": True, "sliding_window": 4},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.shared_expert.down_proj.weight"),
+        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.shared.mlp.Wdown"),
+    ),
+    "qwen3_moe": Family(
+        qwen3_moe, transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM, transformers.Qwen3MoeModel,
+        {**_LLAMA_SHAPED, **_SPARSE, "head_dim": 10, "norm_topk_prob": True},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "num_experts_per_tok": 3},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_norm.weight", "model.layers.1.self_attn.o_proj.weight"),
+        paths=("body.layers.0.attention.q_norm", "body.layers.1.attention.Wo"),
     ),
     "gemma": Family(
         gemma, transformers.GemmaConfig, transformers.GemmaForCausalLM, transformers.GemmaModel,

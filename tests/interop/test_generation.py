@@ -40,6 +40,7 @@ MODELS = {
     "qwen2": ("qwen2", {"max_position_embeddings": 40}),
     "qwen2, no window": ("qwen2", {"max_position_embeddings": 40, "use_sliding_window": False}),
     **{name: (name, {FAMILIES[name].context: 40}) for name in ("qwen3", "gemma", "olmo2", "phi3", "glm", "glm4")},
+    **{name: (name, {"max_position_embeddings": 40}) for name in ("mixtral", "qwen2_moe", "qwen3_moe")},
     # untied heads and seeds where the others repeat one token
     **{name: (name, {"max_position_embeddings": 40, **UNTIED}) for name in ("gemma2", "gemma3_text")},
     "gemma2, window of 2": ("gemma2", {"max_position_embeddings": 40, "sliding_window": 2, **UNTIED}),

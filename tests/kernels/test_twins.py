@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -20,13 +21,14 @@ from tests.laws import Case, Sizes
 from tests.strategies import sizes
 from tinyplm.backend import array_module, to_host
 from tinyplm.core import tree_map
-from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation
+from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation, experts
 from tinyplm.kernels import log_probs as log_probs_kernel
 from tinyplm.kernels import mlp as mlp_kernel
 from tinyplm.kernels import norm as norm_kernel
 from tinyplm.layers import activation as plain_activation
 from tinyplm.layers import attention as plain_attention
 from tinyplm.layers import disentangled as plain_disentangled
+from tinyplm.layers import experts as plain_experts
 from tinyplm.layers import mlp as plain_mlp
 from tinyplm.layers import norm as plain_norm
 from tinyplm.layers import sinks as plain_sinks
@@ -45,6 +47,11 @@ class Twin(NamedTuple):
 
 def _chunk(s: Sizes) -> dict[str, Any]:
     return {"chunk": 1 + s.seed % 4}
+
+
+def _expert(s: Sizes) -> dict[str, Any]:
+    """One that takes `gradients`."""
+    return {"expert": partial(mlp_kernel.gated_mlp, activation=plain_activation.silu)}
 
 
 def _visible(kernel: Callable) -> Callable:
@@ -85,6 +92,7 @@ TWINS = {
         "alibi_attention",
         lambda s: {"block": 1 + s.seed % 5},
     ),
+    "experts": Twin(experts.experts, plain_experts.experts, "experts", _expert),
     "sink_attention": Twin(_visible(attention.sink_attention), plain_sinks.sink_attention, "sink_attention"),
     "sink_block_attention": Twin(
         block_attention.sink_block_attention,
@@ -112,8 +120,8 @@ TWINS = {
         _chunk,
     ),
 }
-# helpers; attention including its parts
-NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention", "latent_attention"}
+# helpers; attention including its parts; the mixture: test_experts.py
+NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention", "latent_attention", "moe_and_logits"}
 
 
 def in_dtype(dtype: str, value: Any) -> Any:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinyplm.backend import array_module, to_device, to_host
-from tinyplm.layers.cache import Cache, appended, layer_cache, numbers_per_token, rolling_places
+from tinyplm.layers.cache import Cache, appended, layer_cache
+from tinyplm.layers.cache_size import numbers_per_token, rolling_places
 
 WIDTHS = {"c": 5, "k_r": 2}
 SIZES = {"kv_heads": 1, "width": WIDTHS, "dtype": "float64"}

@@ -19,7 +19,8 @@ from tinyplm.core import tree_map
 from tinyplm.kernels import latent as kernel
 from tinyplm.kernels.attention import attention as by_blocks
 from tinyplm.kernels.block_attention import block_attention
-from tinyplm.layers.cache import Cache, layer_cache, numbers_per_token
+from tinyplm.layers.cache import Cache, layer_cache
+from tinyplm.layers.cache_size import numbers_per_token
 from tinyplm.layers.latent import absorbed_attention, latent_attention
 from tinyplm.layers.mask import Visible, causal_mask, decoder_mask, sliding_mask
 

@@ -14,7 +14,8 @@ from tests.laws import MODEL, equal, leaves, relative_error
 from tests.support.families import FAMILIES, tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten
-from tinyplm.layers.cache import Cache, extend, layer_cache, roll, rolling_places
+from tinyplm.layers.cache import Cache, extend, layer_cache, roll
+from tinyplm.layers.cache_size import rolling_places
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 K, E = 2, 3
@@ -257,6 +258,8 @@ LENGTH = 60
 MODELS = {
     "mistral": {"sliding_window": 3, "max_position_embeddings": LENGTH},
     "qwen2": {"max_position_embeddings": LENGTH},
+    "qwen2_moe": {"max_position_embeddings": LENGTH},
+    "gpt_oss": {"max_position_embeddings": LENGTH},
     "gemma2": {"max_position_embeddings": LENGTH},
     "gemma3_text": {"max_position_embeddings": LENGTH},
 }
@@ -340,7 +343,7 @@ def test_checkpointing_is_refused_with_a_rolling_cache(name):
 
 def test_every_family_with_a_window_in_its_config_has_a_row():
     with_window = {name for name, family in FAMILIES.items() if "sliding_window" in vars(family.config)}
-    same_code = {"qwen3": "qwen2", "phi3": "mistral"}  # their windows are those functions
+    same_code = {"qwen3": "qwen2", "phi3": "mistral", "mixtral": "mistral", "qwen3_moe": "mistral"}  # the same functions
     assert with_window == {*MODELS, *same_code}
 
 

@@ -34,7 +34,7 @@ KEYS = random.sample_keys(3, np.arange(3))
 
 
 def decoder(family, task=None, **changes):
-    names = labels(["a", "b", "c"]) if task else {}
+    names = labels(["a", "b", "c"]) if task == "sequence_classification" else {}
     config = dataclasses.replace(families.FAMILIES[family].config, **names, **changes)
     return tinyplm.create(family, config, task=task, dtype="float64", key=1)
 
@@ -52,6 +52,11 @@ LOSSES = {
     "tied": (decoder("gpt2", attn_pdrop=0.2), {"logits": TARGETS}, {"smoothing": 0.1}),
     "untied": (decoder("llama", tie_word_embeddings=False), {"logits": TARGETS}, {}),
     "in chunks": (decoder("llama"), {"logits": TARGETS}, {"chunk": 5}),
+    "later tokens": (
+        decoder("deepseek_v3", "multi_token_lm", num_nextn_predict_layers=2, attention_dropout=0.2),
+        {"logits": TARGETS},
+        {"multi_token": 0.3, "balance": 0.1},
+    ),
     "score": (decoder("gpt2", "sequence_classification", resid_pdrop=0.2), CLASSES, {}),
     "score, auxiliary": (
         decoder("gpt2", "sequence_classification"),
@@ -195,7 +200,7 @@ def test_outputs(name, stacking):
     check(model, lambda inputs: model._training_head(inputs, targets, options), in_parts, STACKING[stacking], 0)
 
 
-@pytest.mark.parametrize("name", ["tied", "untied", "masked", "two heads", "shared layers", "two sides"])
+@pytest.mark.parametrize("name", ["tied", "untied", "later tokens", "masked", "two heads", "shared layers", "two sides"])
 def test_the_order_of_parts(name):
     model, targets, _ = LOSSES[name]
     paths = []
@@ -230,7 +235,7 @@ def test_heads_without_outputs():
     assert list(outputs) == ["hidden"] and back({}) == (None, None)
 
 
-@pytest.mark.parametrize("name", ["tied", "masked", "score, auxiliary", "soft prompt", "two sides, post-norm"])
+@pytest.mark.parametrize("name", ["tied", "later tokens", "masked", "score, auxiliary", "soft prompt", "two sides, post-norm"])
 def test_every_device(name, device):
     model, targets, options = LOSSES[name]
     moved = model.to(device)

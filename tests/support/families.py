@@ -42,7 +42,9 @@ from tinyplm.families import (
     phi3,
     qwen,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_moe,
 )
 
 VOCABULARY, CONTEXT, WIDTH = 11, 6, 6
@@ -62,6 +64,8 @@ LLAMA_SHAPED: dict[str, Any] = {
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
+
+SPARSE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 5}  # Qwen's experts
 
 
 LATENT: dict[str, Any] = {
@@ -173,6 +177,26 @@ FAMILIES = {
         context="max_position_embeddings",
         variants={"no window, tied, biases": {"use_sliding_window": False, "tie_word_embeddings": True, "attention_bias": True},
                   "layer types": {"layer_types": ["sliding_attention", "full_attention"]}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Four experts, of which a token sees two, and a shared one; a window of 2 in the lower of the two layers.
+    "qwen2_moe": Family(
+        qwen2_moe,
+        qwen2_moe.Config(**LLAMA_SHAPED, **SPARSE, use_sliding_window=True, sliding_window=2, shared_expert_intermediate_size=3),
+        context="max_position_embeddings",
+        variants={"renormalised, no biases, no window": {"norm_topk_prob": True, "qkv_bias": False, "use_sliding_window": False},
+                  "the lower layer dense, tied": {"decoder_sparse_step": 2, "tie_word_embeddings": True},
+                  "the upper layer dense": {"mlp_only_layers": [1], "num_experts_per_tok": 1}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "qwen3_moe": Family(
+        qwen3_moe,
+        qwen3_moe.Config(**LLAMA_SHAPED, **SPARSE),
+        context="max_position_embeddings",
+        variants={"renormalised, window, tied": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 2,
+                                                 "tie_word_embeddings": True},
+                  "the lower layer dense, biases": {"decoder_sparse_step": 2, "attention_bias": True},
+                  "all experts": {"num_experts_per_tok": 4}},
         dropout={"attention_dropout": 0.2},
     ),
     "gemma": Family(

@@ -13,7 +13,7 @@ EVERYTHING = {"temperature": 1.5, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "rep
 
 
 MODELS = {
-    "gpt2": lambda **changes: tiny("gpt2", n_positions=12, **changes),
+    "gpt2": lambda **changes: tiny("gpt2", **{"n_positions": 12} | changes),
     "llama": lambda **changes: tiny("llama", max_position_embeddings=12, **changes),
     # trained on 6 positions, stretched to 12: beyond 6 each new token changes every rotation, so keys cannot be cached
     "dynamic": lambda **changes: tiny(

@@ -70,6 +70,7 @@ RUN = {
     "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
     "eps": NOT_NEGATIVE, "clip": POSITIVE, "smoothing": SHARE, "seed": SEED, "checkpointing": whole(),
     "save_minutes": number(least=0, none=True), "patience": EVERY, "min_improvement": NOT_NEGATIVE,
+    "balance": number(least=0, none=True), "z_loss": NOT_NEGATIVE, "multi_token": NOT_NEGATIVE, "bias_rate": NOT_NEGATIVE,
 }  # fmt: skip
 TUNING = {
     **dict.fromkeys(("epochs", "batch_size", "workers"), COUNT), "learning_rate": POSITIVE, "warmup": SHARE,
@@ -90,7 +91,7 @@ CLASSES = {
     Settings: {**RUN, "warmup": whole(0, 999)},
     TuningSettings: TUNING,
     RecipeSettings: RECIPE,
-    SFTSettings: {**RECIPE, "evaluate_every": EVERY, "packed": EVERY},
+    SFTSettings: {**RECIPE, "evaluate_every": EVERY, "packed": EVERY, "balance": NOT_NEGATIVE},
     RewardSettings: {**RECIPE, "evaluate_every": EVERY},
     DPOSettings: {**RECIPE, "floor": number(least=0, most=1e-5), "beta": POSITIVE, "smoothing": number(least=0, below=0.5),
                   "joint": FLAG, "evaluate_every": EVERY},

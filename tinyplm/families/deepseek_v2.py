@@ -26,9 +26,10 @@ from typing import Any, ClassVar
 
 from ..core import Component
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.experts import moe_and_logits
 from ..kernels.latent import latent_attention
 from ..kernels.mlp import gated_mlp
-from ..layers.moe import moe_and_logits, unrouted
+from ..layers.moe import unrouted
 from ..layers.routing import softmax_weights, top_experts
 from ..layers.softmax import softmax
 from ..models import causal_lm, routed, walks

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from ..backend import array_module
 from ..core import Tree
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
-from ..layers.moe import moe_and_logits
 from ..layers.routing import sigmoid_choice, sigmoid_weights
 from ..losses.balance import normalised_sigmoid
 from ..models import causal_lm, routed, walks
@@ -73,7 +73,8 @@ class Config(LatentConfig):
         """Their tables and heads, which are the model's own."""
         later = [f"model.layers.{self.num_hidden_layers + k}" for k in range(self.modules)]
         tables = {f"{hub}.embed_tokens.weight": "model.embed_tokens.weight" for hub in later}
-        return tables | {f"{hub}.shared_head.head.weight": "lm_head.weight" for hub in later}
+        head = TIED["lm_head.weight"] if self.tie_word_embeddings else "lm_head.weight"
+        return tables | {f"{hub}.shared_head.head.weight": head for hub in later}
 
 
 # DeepSeek team 2024b, sec. 4.2; and the configuration of the released weights.

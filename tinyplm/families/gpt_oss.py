@@ -18,8 +18,8 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..arguments import wrong
+from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import clamped_gated_mlp
-from ..layers.moe import moe_and_logits
 from ..layers.routing import softmax_weights, top_experts
 from ..models import causal_lm, routed, walks
 from ..models.config import check_not_negative, check_only, check_positive

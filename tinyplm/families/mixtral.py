@@ -15,17 +15,17 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
-from ..arguments import wrong
 from ..core import Component
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
-from ..layers.moe import moe_and_logits
 from ..layers.routing import softmax_weights, top_experts
 from ..models import causal_lm, routed, walks
 from ..models.config import check_not_negative, check_only, check_positive
 from ..models.decoder import Pieces, every
 from ..models.names import Rename
 from ..models.rotary_config import RotaryConfig
+from ..models.routed_config import check_experts
 from . import llama
 
 
@@ -68,14 +68,6 @@ class Config(RotaryConfig):
     def balance(self) -> float:
         """The weight of the balance loss in training."""
         return self.router_aux_loss_coef
-
-
-def check_experts(config: Any, name: str) -> None:
-    """ValueError unless there are as many experts as a token is to see."""
-    check_positive(config, name, "num_experts_per_tok")
-    if config.num_experts_per_tok > (most := getattr(config, name)):
-        expected = f"at most {name} = {most}"
-        raise wrong("config: num_experts_per_tok", expected, config.num_experts_per_tok)
 
 
 # Jiang et al. 2024, table 1; and the configurations of the released weights.

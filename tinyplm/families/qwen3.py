@@ -55,14 +55,14 @@ SIZES = {
 }
 
 
-def shapes(config: Config) -> dict:
-    """LLaMA's, with the gains of the norms of queries and keys."""
+def shapes(config: Any) -> dict:
+    """LLaMA's, with the gains of the norms of queries and keys; also for Qwen3-MoE's config."""
     layer = llama.layer_shapes(config, "qkvo" * config.attention_bias)
     layer["attention"] |= {f"{n}_norm": (config.head_width,) for n in "qk"}
     return llama.model_shapes(config, layer)
 
 
-def pieces(config: Config) -> Pieces:
+def pieces(config: Any) -> Pieces:
     """LLaMA's, with normed heads and each layer's own window."""
     head_norm = partial(rmsnorm, eps=config.rms_norm_eps)
     attention = every(llama.attention(config, head_norm=head_norm))

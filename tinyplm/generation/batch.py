@@ -11,7 +11,6 @@ from ..arguments import listed, mismatch, wrong
 from ..backend import array_module, at_least_float32, is_host, to_device, to_host
 from ..layers.cache import Cache
 from ..models.causal_model import CausalModel
-from ..models.checks import check_range
 from .settings import DecodingSettings
 
 
@@ -30,6 +29,7 @@ class Batch:
     """The DecodingState of a decoder: one row per prompt at first.
 
     Texts are left-padded to one width; a cache has their keys and values.
+    spare: how many tokens a text may exceed its limits by, and how many can be taken back.
     """
 
     def __init__(
@@ -38,27 +38,23 @@ class Batch:
         prompts: list[list[int]],
         settings: DecodingSettings,
         memory: Memory | None = None,
+        spare: int = 0,
     ) -> None:
         self.model, self.memory, self.context = model, memory, model.config.context
-        for prompt in prompts:
-            if not 0 < len(prompt) <= self.context:
-                given = f"{len(prompt)} in one prompt"
-                raise mismatch("prompts", f"1 to {self.context} tokens", given)
-            check_range("prompts", np.array(prompt), model.config.vocab_size)
         self.width = max(map(len, prompts))
-        longest = self.width + settings.max_new_tokens
+        longest = self.width + settings.max_new_tokens + spare
         self.ids = np.zeros((len(prompts), longest), dtype=np.int64)
         self.real = np.ones(self.ids.shape, dtype=np.int64)
         for n, prompt in enumerate(prompts):
             self.ids[n, self.width - len(prompt) : self.width] = prompt
             self.real[n, : self.width - len(prompt)] = 0
         self.texts = [list(prompt) for prompt in prompts]
-        capacity = min(longest, model.config.cache_context)
+        self.capacity = min(longest, model.config.cache_context)
         self.cache: Cache | None = None
-        if settings.cached and self.width <= capacity:
-            self.cache = self._remembered(prompts[0], capacity)
+        if settings.cached and self.width <= self.capacity:
+            self.cache = self._remembered(prompts[0], self.capacity)
             if self.cache is None:
-                self.cache = model.empty_cache(len(prompts), capacity)
+                self.cache = model.empty_cache(len(prompts), self.capacity, spare=spare)
 
     def _remembered(self, prompt: list[int], capacity: int) -> Cache | None:
         """The cache in memory, cut to the prefix that it shares with the prompt.
@@ -96,7 +92,8 @@ class Batch:
             inputs |= {"attention_mask": real, "position_ids": read["position_ids"][..., start:]}
             inputs |= {} if start else {"prefix_lengths": read["prefix_lengths"]}
         elif not real.all():
-            positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
+            counted = np.cumsum(real, axis=1) - 1
+            positions = np.clip(counted, 0, self.model.config.cache_context - 1)[:, start:]
             inputs |= {"attention_mask": real, "position_ids": positions}
         if self.model.device != "cpu":
             inputs = to_device(inputs, self.model.device)
@@ -104,7 +101,7 @@ class Batch:
 
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""
-        if self.cache is not None and self.width <= self.cache.capacity:
+        if self.cache is not None and self.width <= self.capacity:
             logits, self.cache = self.model.last_logits(self.inputs(self.cache.length))
         else:  # recompute; texts are grouped by length, which may change RoPE frequencies
             self.cache = None

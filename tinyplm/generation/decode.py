@@ -6,49 +6,18 @@ token's work.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .. import random
 from ..arguments import check_whole, known_arguments, mismatch, wrong
 from ..models.model import Model
 from .batch import Memory
+from .pieces import Continuation, Piece, Writer
 from .sampling import Sampling, chosen_log_probabilities
 from .settings import MOST_TEXTS, GenerationSettings, several_prompts, stops_of
-from .state import DecodingState, begin, check_generates, text_before
-from .text import TextStream
-
-
-class Piece(NamedTuple):
-    """One token of one continuation."""
-
-    row: int  # the continuation: samples * (prompt number) + sample number
-    id: int
-    log_probability: float  # nats, under the model itself, regardless of sampling settings
-    text: str | None  # the next text that is certain, possibly ""; None without a tokenizer
-    finished: str | None  # "stop" or "length" with the last token
-
-
-@dataclasses.dataclass
-class Continuation:
-    """What follows a prompt, without the stop token or stop string that ended it."""
-
-    prompt: int  # number of the prompt
-    ids: list[int]
-    log_probabilities: list[float]
-    text: str | None
-    finished: str = ""
-
-    def add(self, piece: Piece, stop_ids: Container[int] = ()) -> None:
-        """Append the next piece."""
-        if piece.id not in stop_ids:
-            self.ids.append(piece.id)
-            self.log_probabilities.append(piece.log_probability)
-        self.text = None if piece.text is None else (self.text or "") + piece.text
-        self.finished = piece.finished or ""
+from .speculative import DraftStatistics, speculate
+from .state import DecodingState, begin, check_generates
 
 
 @known_arguments
@@ -64,6 +33,9 @@ def generate(
     vocabulary: int | None = None,
     cached: bool = True,
     memory: Memory | None = None,
+    draft: Model | None = None,
+    draft_length: int = 4,
+    statistics: DraftStatistics | None = None,
     first_prompt: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -85,9 +57,10 @@ def generate(
         stop_strings=stop_strings,
         vocabulary=vocabulary,
         cached=cached,
+        draft_length=draft_length,
         first_prompt=first_prompt,
     )
-    steps, rows = _stream(model, prompts, settings, sampling, memory)
+    steps, rows = _stream(model, prompts, settings, sampling, memory, draft, statistics)
     stops, text = stops_of(model, settings.stop_ids), "" if model.tokenizer else None
     out = [Continuation(n // samples, [], [], text) for n in range(rows)]
     for pieces in steps:
@@ -109,6 +82,9 @@ def stream(
     vocabulary: int | None = None,
     cached: bool = True,
     memory: Memory | None = None,
+    draft: Model | None = None,
+    draft_length: int = 4,
+    statistics: DraftStatistics | None = None,
     first_prompt: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -132,6 +108,11 @@ def stream(
     also happens to a text longer than the model's context (the model then sees the last `context`
     tokens) or longer than it can cache (dynamic RoPE scaling).
     memory: for one prompt and one sample, as in a chat; updated with every token.
+    draft: a smaller decoder with the same tokens, which proposes draft_length tokens at a time.
+    One pass of the model checks them and keeps those that fit its own distribution, which the texts
+    then follow exactly, with one more token of its own; greedy texts are those without a draft.  A
+    round's tokens arrive together, as one step after the other.  Near the context's end, and beyond
+    it, the draft proposes fewer and none.  statistics: counts of what was accepted.
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad
     settings; FloatingPointError if the model produces NaN.
     """
@@ -144,9 +125,10 @@ def stream(
         stop_strings=stop_strings,
         vocabulary=vocabulary,
         cached=cached,
+        draft_length=draft_length,
         first_prompt=first_prompt,
     )
-    return _stream(model, prompts, settings, sampling, memory)[0]
+    return _stream(model, prompts, settings, sampling, memory, draft, statistics)[0]
 
 
 def _stream(
@@ -155,6 +137,8 @@ def _stream(
     settings: GenerationSettings,
     sampling: Sampling,
     memory: Memory | None,
+    draft: Model | None,
+    statistics: DraftStatistics | None,
 ) -> tuple[Iterator[list[Piece]], int]:
     """The steps of `stream`, and the number of continuations; all checks happen here."""
     check_generates("model", model)
@@ -166,6 +150,13 @@ def _stream(
     check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
     if memory is not None and (len(several) > 1 or samples > 1):
         raise mismatch("memory", "one prompt and one sample", f"{len(several)} and {samples}")
+    if not (statistics is None or isinstance(statistics, DraftStatistics)):
+        raise wrong("statistics", "None or a DraftStatistics", statistics)
+    if draft is not None:
+        if memory is not None:
+            raise wrong("memory", "None with a draft", memory)
+        steps = speculate(model, draft, several, settings, sampling, statistics)
+        return steps, len(several) * samples
     state = begin(model, several, settings, memory)
     return _steps(model, state, settings, sampling), len(several) * samples
 
@@ -174,31 +165,17 @@ def _steps(
     model: Model, state: DecodingState, settings: GenerationSettings, sampling: Sampling
 ) -> Iterator[list[Piece]]:
     samples, vocabulary = settings.samples, settings.ids_below(model)
-    tokenizer, stops = model.tokenizer, stops_of(model, settings.stop_ids)
+    writer = Writer(model, state, settings)
     going = list(range(len(state.texts) * samples))  # the unfinished continuations
     rows = np.array(going) // samples  # and the rows of the state that they continue
-    run, first = random.key(settings.seed), settings.first_prompt
-    keys = [random.fold(run, first + n // samples, n % samples) for n in going]
-    generators = [random.generator(key) for key in keys]
-    streams: list[TextStream | None] = [None] * len(going)
-    if tokenizer is not None:
-        before = [text_before(state, n // samples) for n in going]
-        streams = [TextStream(tokenizer, settings.stop_strings, ids) for ids in before]
     for step in range(settings.max_new_tokens):
         logits, texts = state.next_logits(), state.texts
         if step == 0 and samples > 1:  # so far one row for each prompt
             logits, texts = logits[rows], [texts[n] for n in rows]
-        tokens = sampling.choose(logits, texts, [generators[n] for n in going], vocabulary)
+        tokens = sampling.choose(logits, texts, [writer.generators[n] for n in going], vocabulary)
         log_ps = chosen_log_probabilities(logits, tokens)
-        pieces = []
-        last = step == settings.max_new_tokens - 1
-        for n, token, log_p in zip(going, tokens.tolist(), log_ps.tolist()):
-            text, stopped, new = streams[n], token in stops, None
-            if text is not None:
-                new = text.finish() if stopped else text.push(token, last=last)
-                stopped |= text.stopped
-            finished = "stop" if stopped else "length" if last else None
-            pieces.append(Piece(n, token, log_p, new, finished))
+        written = zip(going, tokens.tolist(), log_ps.tolist())
+        pieces = [writer.piece(n, token, log_p) for n, token, log_p in written]
         yield pieces
         kept = [i for i, piece in enumerate(pieces) if not piece.finished]
         if not kept:

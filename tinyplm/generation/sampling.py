@@ -55,21 +55,43 @@ class Sampling:
         given = generators if isinstance(generators, Sequence) else []
         if len(given) < count or not all(callable(getattr(g, "random", None)) for g in given):
             raise wrong("generators", f"a list of {len(logits)} NumPy generators", generators)
-        if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
+        logits = self.penalised(logits, texts, vocabulary)
+        if self.temperature == 0:
+            check_distribution(logits.max(axis=-1))
+            return logits.argmax(axis=-1)
+        u = np.array([generator.random() for generator in generators])
+        return inverted(self.probabilities(logits), u)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the texts so far matter."""
+        return self.repetition_penalty != 1 or self.no_repeat_ngram is not None
+
+    def penalised(
+        self, logits: np.ndarray, texts: Sequence[Sequence[int]], vocabulary: int | None = None
+    ) -> np.ndarray:
+        """The logits (B, V) of the ids below `vocabulary` after the penalties; arguments as checked
+        in `choose`.  ValueError for a text after which none is allowed."""
+        changed = self.allowed(logits, texts, vocabulary)
+        if self.reads_texts and np.isneginf(changed.max(axis=-1)).any():
+            raise mismatch("no_repeat_ngram", "one that allows any token", self.no_repeat_ngram)
+        return changed
+
+    def allowed(
+        self, logits: np.ndarray, texts: Sequence[Sequence[int]], vocabulary: int | None = None
+    ) -> np.ndarray:
+        """`penalised`, with rows of -inf alone where no token is allowed."""
+        if self.reads_texts:
             logits = logits.astype(np.float64)
             for row, text in zip(logits, texts):
                 penalise_repetition(row, text, penalty=self.repetition_penalty)
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
-            if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
-                raise mismatch("no_repeat_ngram", "one that allows any token", self.no_repeat_ngram)
-        logits = logits[:, :vocabulary]
-        if self.temperature == 0:
-            check_distribution(logits.max(axis=-1))
-            return logits.argmax(axis=-1)
-        p = _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
-        u = np.array([generator.random() for generator in generators])
-        return _inverted(np.cumsum(p, axis=-1), u)
+        return logits[:, :vocabulary]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """What `choose` draws from: (B, V) as returned by `penalised` -> (B, V), float64."""
+        return _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
 
 
 def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: float) -> None:
@@ -219,10 +241,12 @@ def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
     sums = cumulative[:, -1]
     if not (probabilities >= 0).all() or not (abs(sums - 1) <= rounding).all():  # also for NaN
         raise mismatch("probabilities", "rows >= 0 that sum to 1", _worst(probabilities, sums))
-    return _inverted(cumulative, u)
+    return inverted(probabilities, u)
 
 
-def _inverted(cumulative: np.ndarray, u: np.ndarray) -> np.ndarray:
+def inverted(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """`draw` without checks."""
+    cumulative = np.cumsum(probabilities, axis=-1)
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1)
 
 

@@ -58,6 +58,7 @@ class GenerationSettings(DecodingSettings):
     samples: int
     seed: int
     stop_strings: Sequence[str]
+    draft_length: int
     first_prompt: int
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class GenerationSettings(DecodingSettings):
         check_stop(self.stop_strings, "stop_strings")
         check_whole("samples", self.samples, 1, MOST)
         check_key("seed", self.seed)
+        check_whole("draft_length", self.draft_length, 1, MOST)
         check_whole("first_prompt", self.first_prompt, 0, MOST)
 
 

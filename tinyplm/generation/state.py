@@ -6,8 +6,9 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from ..arguments import wrong
+from ..arguments import mismatch, wrong
 from ..models.causal_model import CausalModel
+from ..models.checks import check_range
 from ..models.model import Model, check_decoder
 from ..models.seq2seq_config import SEQ2SEQ
 from ..models.seq2seq_model import Seq2SeqModel
@@ -57,7 +58,17 @@ def begin(
         if memory is not None:
             raise wrong("memory", "None for an encoder-decoder", memory)
         return SourceBatch(model, prompts, settings)
+    check_prompts(model, prompts)
     return Batch(cast(CausalModel, model), prompts, settings, memory)
+
+
+def check_prompts(model: Model, prompts: list[list[int]]) -> None:
+    """ValueError for prompts that a decoder cannot take."""
+    for prompt in prompts:
+        if not 0 < len(prompt) <= model.config.context:
+            given = f"{len(prompt)} in one prompt"
+            raise mismatch("prompts", f"1 to {model.config.context} tokens", given)
+        check_range("prompts", np.array(prompt), model.config.vocab_size)
 
 
 def text_before(state: DecodingState, row: int) -> list[int]:

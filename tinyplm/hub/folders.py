@@ -211,8 +211,8 @@ def load(
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
     buffers = {"buffers": buffer_shapes_of(family, config, task)}
-    full = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
-    tree = to_tree(tensors, names, {**own, **buffers} if full else own, where=where, dtype=dtype)
+    some = any(hub in tensors for hub, _, _ in expand(names, flatten(buffers)))
+    tree = to_tree(tensors, names, {**own, **buffers} if some else own, where=where, dtype=dtype)
     read = tree.pop("buffers", {})
     params = heads.joined(tree, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None

@@ -22,9 +22,8 @@ from ..arguments import mismatch, wrong
 from ..files import printable
 from .tensors import StoredTensor, fill
 
-E2M1 = np.array(
-    [0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=np.float32
-)  # 4 bits without the sign: sec. 5.3.3
+# the numbers of three bits, E2M1 without its sign: sec. 5.3.3
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=np.float32)
 _SIGNED = np.concatenate([E2M1, -E2M1])
 _OF_BYTE = np.stack([np.tile(_SIGNED, 16), np.repeat(_SIGNED, 16)], axis=-1)  # (256, 2)
 BIAS, NAN = 127, 255  # of a scale, E8M0: sec. 5.4.1

@@ -5,6 +5,7 @@ step, of a decoding step, or of peak memory.  For equation and gradient read the
 tests/kernels/test_twins.py holds each equal to it.
 
 activation.py       GELUs in pieces that stay in the cache (blocks.py)
+experts.py          experts whose gradients are multiplied out in their place
 mlp.py              activations computed again instead of kept
 norm.py             Gemma's RMSNorm, whose statistic is a scalar for a single token
 attention.py        attention by blocks of queries (block_attention.py) where sequences are long,

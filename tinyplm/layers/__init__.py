@@ -26,6 +26,8 @@ rope.py              RoPE: the rotation of queries and keys
 rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
 cache.py             keys and values of earlier calls, or what stands for them; where a layer has
                      a window, a buffer that rolls: it keeps no more than the window needs
+cache_size.py        how many bytes that is, from the sizes alone
+cache_alignment.py   cut back by another length in each sample, as in speculative decoding
 source_cache.py      the same for an encoder-decoder, with the keys and values of the source
 block.py             residual blocks, with the norm before the sublayer, after the sum, after the
                      sublayer (OLMo 2), or before and after it (Gemma 2); and parallel_block, whose

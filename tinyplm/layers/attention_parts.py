@@ -241,8 +241,10 @@ def join_projections(p: Tree) -> Tree:
     """p with Wqkv = [Wq, Wk, Wv], and bqkv if there are biases: a copy, for decoding.  No gradient.
 
     For a single token, one product with a larger matrix is faster than three, each of which has to
-    start its threads.
+    start its threads.  Latent attention (latent.py) stays as it is.
     """
+    if "Wk" not in p:
+        return p
     xp = array_module(p["Wq"])
     own = {
         f"{kind}qkv": xp.concatenate([p[f"{kind}{n}"] for n in "qkv"], axis=-1)

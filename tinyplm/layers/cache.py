@@ -10,7 +10,8 @@ A layer keeps k and v of one width, or whatever its attention needs of the earli
 under a name and with a width of its own: latent attention keeps c and k_r (latent.py).
 
 A layer with a window of W keys never needs more than the last W - 1 places again.  Its buffer has
-a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
+a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).  With `spare`, that
+many places more than a continuation needs are kept, so that a cut may go back by as many.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..arguments import MOST, check_whole, is_whole, listed, wrong
 from ..backend import array_module, is_host
 from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
+from .cache_size import checked_windows, rolling_places, rolling_windows, widths_by_name
 
 
 @dataclasses.dataclass
@@ -43,7 +45,8 @@ class Cache:
 
     In place of k and v, any names, each with a width of its own.
     capacity: the most places; windows: of each layer, None where its C is the capacity; wanted:
-    those of the model, which roll as soon as the capacity is larger than what they need.
+    those of the model, which roll as soon as the capacity is larger than what they need; spare:
+    how many places more each of them keeps.
     dropped: {window: how many of the first places its buffers no longer have}.
     history: of these buffers; call: number of the call that returned this cache, 0 if it is new.
     origin: of the model that filled it, see Model.origin.
@@ -58,6 +61,7 @@ class Cache:
     history: History = dataclasses.field(default_factory=History, compare=False, repr=False)
     call: int = dataclasses.field(default=0, compare=False)
     origin: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    spare: int = 0
 
     @classmethod
     def empty(
@@ -70,30 +74,26 @@ class Cache:
         width: int | Mapping[str, int],
         dtype: Any,
         windows: tuple[int | None, ...] | None = None,
+        spare: int = 0,
         xp: Any = np,
     ) -> Cache:
         """Empty buffers with room for `capacity` places; windows: one for each layer, or none.
 
-        width: of k and v, or {name: width}.
+        width: of k and v, or {name: width}; spare: places more that windows keep, for cuts.
         """
-        sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
-        for name, size in sizes.items():
+        for name, size in {"batch": batch, "kv_heads": kv_heads, "capacity": capacity}.items():
             check_whole(f"cache: {name}", size, 1, MOST)
         widths = widths_by_name(width)
         check_float_dtype("cache: dtype", dtype)
         check_module("cache: xp", xp)
-        if windows is None:
-            windows = (None,) * layers
-        if not isinstance(windows, (tuple, list)) or len(windows) != layers:
-            raise wrong("cache: windows", f"one for each of {layers} layers", windows)
-        for window in windows:
-            check_whole("cache: windows", window, 1, MOST, or_none=True)
-        rolling, buffers = rolling_windows(windows, capacity), []
+        check_whole("cache: spare", spare, 0, MOST)
+        windows = checked_windows(windows, layers)
+        rolling, buffers = rolling_windows(windows, capacity, spare), []
         for window in rolling:
-            places = capacity if window is None else rolling_places(window)
+            places = capacity if window is None else rolling_places(window) + spare
             shape = (batch, kv_heads, places)
             buffers.append({n: xp.zeros((*shape, w), dtype=dtype) for n, w in widths.items()})
-        return cls(buffers, capacity, rolling, tuple(windows))
+        return cls(buffers, capacity, rolling, windows, spare=spare)
 
     @property
     def _first(self) -> Any:
@@ -158,7 +158,7 @@ class Cache:
         self.history.calls += 1
         self.history.filled = max(self.history.filled, self.length + T)
         dropped = {
-            w: dropped_after(w, self.length, self.dropped.get(w, 0), T)
+            w: dropped_after(w, self.length, self.dropped.get(w, 0), T, self.spare)
             for w in self.windows
             if w is not None
         }
@@ -240,12 +240,12 @@ class Cache:
         if capacity <= self.capacity:
             return self
         xp, layers = array_module(self._first), []
-        windows = rolling_windows(self.wanted, capacity)
+        windows = rolling_windows(self.wanted, capacity, self.spare)
         for old, before, window in zip(self.layers, self.windows, windows):
             if before is not None:
                 layers.append({n: a.copy() for n, a in old.items()})
                 continue
-            places = capacity if window is None else rolling_places(window)
+            places = capacity if window is None else rolling_places(window) + self.spare
             new = {}
             for name, a in old.items():
                 B, K, C, E = a.shape
@@ -262,44 +262,15 @@ class Cache:
         return self.length if window is None else min(self.length, window - 1)
 
 
-def widths_by_name(width: int | Mapping[str, int]) -> dict[str, int]:
-    """{"k": E, "v": E} for width = E; a dict {name: width} as it is.   ValueError for others."""
-    if not isinstance(width, Mapping):
-        check_whole("cache: width", width, 1, MOST)
-        return {"k": width, "v": width}
-    if not width or not all(isinstance(name, str) for name in width):
-        raise wrong("cache: width", "an integer, or a dict {name: width}", width)
-    for n in width.values():
-        check_whole("cache: width", n, 1, MOST)
-    return dict(width)
-
-
-def numbers_per_token(*, layers: int, kv_heads: int, width: int | Mapping[str, int]) -> int:
-    """How many numbers a cache of these sizes, a config's cache_sizes, keeps of each token."""
-    check_whole("cache: layers", layers, 1, MOST)
-    check_whole("cache: kv_heads", kv_heads, 1, MOST)
-    return layers * kv_heads * sum(widths_by_name(width).values())
-
-
-def rolling_places(window: int) -> int:
-    """The places of a rolling buffer: a quarter more than it needs, so that moving is rare."""
-    return window - 1 + max(16, window // 4)
-
-
-def rolling_windows(windows: tuple[int | None, ...], capacity: int) -> tuple[int | None, ...]:
-    """The windows whose buffers are smaller than one with all places, None for the others."""
-    return tuple(w if w is not None and rolling_places(w) < capacity else None for w in windows)
-
-
-def dropped_after(window: int, length: int, dropped: int, T: int) -> int:
+def dropped_after(window: int, length: int, dropped: int, T: int, spare: int = 0) -> int:
     """How many of the first places a buffer of this window lacks after T more: see `roll`."""
-    start = length - dropped
-    kept = min(start, window - 1)
-    if start + T <= rolling_places(window):
+    start, held, places = length - dropped, window - 1 + spare, rolling_places(window) + spare
+    kept = min(start, held)
+    if start + T <= places:
         return dropped
-    if kept + T <= rolling_places(window):
+    if kept + T <= places:
         return length - kept
-    return length + T - min(kept + T, window - 1)
+    return length + T - min(kept + T, held)
 
 
 def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int, int | None] | None:
@@ -357,10 +328,10 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
 def roll(x: Array, *, buffer: Array, start: int, window: int) -> tuple[Array, Backward]:
     """y = the last W - 1 of the buffer's first `start` places, or all if fewer, then x; W = window.
 
-    x (B, K, T, E), buffer (B, K, C, E) with C = rolling_places(W)
+    x (B, K, T, E), buffer (B, K, C, E) with C = rolling_places(W) + spare
     -> y (B, K, min(start, W - 1) + T, E).
-    x is written after the first `start` places.  If it does not fit, what y needs of them moves to
-    the beginning first; of a y longer than C only the last W - 1 places are stored.
+    x is written after the first `start` places.  If it does not fit, the last W - 1 + spare of them
+    move to the beginning first; if that is too little, only so many of the last places are stored.
     dx = dy at the last T places; no gradient flows into the earlier contents.
     """
     check_whole("roll: start", start, 0, buffer.shape[2])
@@ -369,16 +340,18 @@ def roll(x: Array, *, buffer: Array, start: int, window: int) -> tuple[Array, Ba
         raise ValueError(
             f"roll: x: expected {(*buffer.shape[:2], 'T', buffer.shape[3])}, got {x.shape}"
         )
-    kept = min(start, window - 1)
+    held = window - 1 + max(0, C - rolling_places(window))
+    kept, seen = min(start, held), min(start, window - 1)
     if start + T <= C:
         buffer[:, :, start : start + T] = x
-        y = buffer[:, :, start - kept : start + T]
+        y = buffer[:, :, start - seen : start + T]
     elif kept + T <= C:
         buffer[:, :, :kept] = buffer[:, :, start - kept : start].copy()
         buffer[:, :, kept : kept + T] = x
-        y = buffer[:, :, : kept + T]
+        y = buffer[:, :, kept - seen : kept + T]
     else:
-        y = xp.concatenate([buffer[:, :, start - kept : start], x], axis=2)
-        last = min(kept + T, window - 1)
-        buffer[:, :, :last] = y[:, :, kept + T - last :]
-    return y, lambda dy: dy[:, :, kept:]
+        joined = xp.concatenate([buffer[:, :, start - kept : start], x], axis=2)
+        last = min(kept + T, held)
+        buffer[:, :, :last] = joined[:, :, kept + T - last :]
+        y = joined[:, :, kept - seen :]
+    return y, lambda dy: dy[:, :, seen:]

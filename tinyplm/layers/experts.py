@@ -28,10 +28,10 @@ def experts(
     ValueError where p has no common first axis, and (on the host) for an expert out of range.
     """
     xp, (D, k) = array_module(x), (x.shape[-1], choice.shape[-1])
-    X = _count(p)
+    X = count(p)
     if is_host(choice):
         check_ids(choice, X, "choice of expert")
-    order, place, segments = _by_expert(choice, X)
+    order, place, segments = by_expert(choice, X)
     token, w = order // k, weights.reshape(-1, k)
     rows = x.reshape(-1, D)[token]
     o, backs = xp.zeros_like(rows), []
@@ -54,7 +54,7 @@ def experts(
     return y.reshape(x.shape), backward
 
 
-def _by_expert(choice: Array, X: int) -> tuple[Array, Array, list[tuple[int, slice]]]:
+def by_expert(choice: Array, X: int) -> tuple[Array, Array, list[tuple[int, slice]]]:
     """(order, place, [(expert, its rows), ...]) of the pairs n k + j, sorted by expert.
 
     order (N k,): the pair in each row; place (N k,): the row of each pair.  Rows of one expert
@@ -69,7 +69,7 @@ def _by_expert(choice: Array, X: int) -> tuple[Array, Array, list[tuple[int, sli
     return order, place, [(c, slice(*part)) for c, part in parts if part[0] < part[1]]
 
 
-def _count(p: Tree) -> int:
+def count(p: Tree) -> int:
     """X; ValueError unless all arrays of p have it as their first axis."""
     leaves = flatten(p)
     sizes = {tuple(getattr(a, "shape", ()))[:1] for a in leaves.values()}

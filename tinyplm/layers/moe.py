@@ -31,7 +31,7 @@ _OPTIONS = (
 )
 
 
-@expects("p {router experts shared?}, x (..., D), " + _OPTIONS)
+@expects("p {router experts shared?}, x (..., D), " + _OPTIONS + ", function experts")
 def moe_and_logits(
     p: Tree,
     x: Array,
@@ -41,6 +41,7 @@ def moe_and_logits(
     expert: Component,
     shared: Component | None = None,
     bias: Array | None = None,
+    experts: Component = experts,
 ) -> tuple[dict[str, Array], Backward]:
     """hidden = experts(x, w) + shared(x),   w = weigh(z, choice),   z = x W + b.
 
@@ -48,7 +49,7 @@ def moe_and_logits(
     x (..., D) -> {"hidden" (..., D), "logits" z (..., X), "choice" (..., k) integers}.
     p: router {W (D, X), b? (X,)}, experts as in `experts`, shared for `shared`.
     choose, weigh: of routing.py; bias (X,) or None: passed to choose, so it has no gradient.
-    expert, shared: components (p, rows) -> rows, such as `gated_mlp`.
+    expert, shared: components (p, rows) -> rows, such as `gated_mlp`.   experts: as `experts`.
     backward takes dhidden and dlogits, of a balance loss; a missing one is 0.  The choice is a
     constant.   dz = dlogits + dw taken back through weigh;   dx is the sum of the gradients of the
     experts, the router and the shared expert.   backward returns (dp, dx).
@@ -113,7 +114,7 @@ def sigmoid_gated(p: Tree, x: Array, *, f: Component) -> tuple[Array, Backward]:
     """
     z, z_back = linear(x, p["w"])
     s = sigmoid(z)
-    o, o_back = f(p["mlp"], x)
+    o, o_back = named("mlp", f)(p["mlp"], x)
 
     def backward(dy: Array) -> tuple[Tree, Array]:
         ds = sum_float32(dy * o, axis=-1, keepdims=True)

@@ -29,7 +29,8 @@ checks.py                          checks of the arguments of a call
 Configs and names:
 
 config.py                          reading and writing config.json
-rotary_config.py seq2seq_config.py the fields that LLaMA-shaped decoders share, and encoder-decoders
+rotary_config.py routed_config.py  the fields that LLaMA-shaped decoders share, and with experts
 latent_config.py chatglm_config.py those of decoders with latent attention, and of ChatGLM
+seq2seq_config.py                  those that encoder-decoders share
 names.py encoder_names.py          renaming between parameter trees and hub names
 """

@@ -46,6 +46,16 @@ def unit_output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
     return rows.T.astype(W.dtype, copy=False), backward
 
 
+def cache_layout(family: ModuleType, config: Any) -> dict[str, Any]:
+    """What Cache.empty and cache_bytes need to know of a decoder: its cache_sizes and windows.
+
+    cache_bytes(**cache_layout(llama, llama.SIZES["llama-7b"]), batch=1, capacity=2048,
+    dtype="float16") is 2**30.
+    """
+    sizes, window = config.cache_sizes, family.pieces(config).window
+    return {**sizes, "windows": tuple(window(i) for i in range(sizes["layers"]))}
+
+
 def vocabulary_head(
     f: Callable, family: ModuleType, config: Any, *, more: More | None = None
 ) -> Head:
@@ -83,10 +93,36 @@ def last_logits(
     inputs: of the body, already checked; a "cache" among them is consumed
     -> (logits, the next cache or None).
     """
+    hidden, after = hidden_states(body, params, inputs)
+    W, _ = output_matrix(params)
+    return capped(linear(hidden[:, -1], W)[0], cap)[0], after
+
+
+def several_logits(
+    body: Component,
+    output_matrix: Component,
+    params: Tree,
+    inputs: Mapping[str, Any],
+    *,
+    count: int,
+    cap: float | None = None,
+) -> tuple[Any, Any, Cache | None]:
+    """As last_logits, after each of the last `count` positions.
+
+    -> (logits (B, count, V), hidden (B, T, D), the next cache or None).
+    """
+    hidden, after = hidden_states(body, params, inputs)
+    W, _ = output_matrix(params)
+    last = hidden[:, hidden.shape[1] - count :]
+    return capped(linear(last, W)[0], cap)[0], hidden, after
+
+
+def hidden_states(
+    body: Component, params: Tree, inputs: Mapping[str, Any]
+) -> tuple[Any, Cache | None]:
+    """(hidden (B, T, D), the next cache or None), without gradients; inputs as in last_logits."""
     cache = inputs.get("cache")
     if cache is not None:
         cache.begin()
     hidden, _ = body(params["body"], stacking=INFERENCE, **inputs)
-    after = None if cache is None else cache.advanced(hidden.shape[1])
-    W, _ = output_matrix(params)
-    return capped(linear(hidden[:, -1], W)[0], cap)[0], after
+    return hidden, None if cache is None else cache.advanced(hidden.shape[1])

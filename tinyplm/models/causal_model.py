@@ -11,10 +11,11 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..core.named import More
-from ..layers.cache import Cache, numbers_per_token
+from ..layers.cache import Cache
+from ..layers.cache_size import cache_bytes
 from ..memory import check_memory
 from . import checks
-from .causal_lm import last_logits, vocabulary_head
+from .causal_lm import cache_layout, last_logits, several_logits, vocabulary_head
 from .heads import with_hidden
 from .language_model import LanguageModel
 from .model import first_gradient
@@ -82,6 +83,12 @@ class CausalModel(LanguageModel):
         W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
         return last_logits(body, W, self.params, inputs, cap=cap)
 
+    def several_logits(self, inputs: Arrays, *, count: int) -> tuple[Any, Any, Cache | None]:
+        """causal_lm.several_logits of inputs that are already checked, for decoding."""
+        body = causal_body(self.family, self.config, self.buffers)
+        W, cap = partial(self.family.output_matrix, config=self.config), self.config.logit_cap
+        return several_logits(body, W, self.params, inputs, count=count, cap=cap)
+
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> Passed:
@@ -142,21 +149,22 @@ class CausalModel(LanguageModel):
         return vocabulary_head(f, self.family, self.config, more=more)
 
     @known_arguments
-    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
+    def empty_cache(self, batch: int, capacity: int | None = None, *, spare: int = 0) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens; default:
-        the context, or less if the family cannot cache all of it (dynamic RoPE scaling)."""
+        the context, or less if the family cannot cache all of it (dynamic RoPE scaling).
+
+        spare: room for so many more tokens, and a cut may go back by so many despite windows.
+        """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
+        check_whole("spare", spare, 0, MOST)
+        sizes = {"batch": batch, "capacity": capacity + spare, "dtype": self.dtype, "spare": spare}
+        sizes |= cache_layout(self.family, self.config)
         if self.device == "cpu":
-            numbers = batch * capacity * numbers_per_token(**self.config.cache_sizes)
-            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
-        xp = array_module(self.params["body"]["tokens"])
-        window = self.family.pieces(self.config).window
-        windows = tuple(window(i) for i in range(self.config.cache_sizes["layers"]))
-        sizes = {"batch": batch, "capacity": capacity, **self.config.cache_sizes}
-        cache = Cache.empty(**sizes, dtype=self.dtype, windows=windows, xp=xp)
+            check_memory(cache_bytes(**sizes), "the keys and values of the cache")
+        cache = Cache.empty(**sizes, xp=array_module(self.params["body"]["tokens"]))
         return dataclasses.replace(cache, origin=self.origin)
 
     @known_arguments

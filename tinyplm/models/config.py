@@ -68,15 +68,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     """The contents of a config.json: what was read, with the current values of the fields.
 
     Reading and writing is the identity: a field that the file lacked is written only if it is not
-    at its default, and an unused spelling of older files (cls.OLD) is not written at all.
+    at its default, and an unused spelling of older files (cls.OLD) is not written at all.  Of two
+    spellings (cls.ALIASES), the file keeps its own.
     """
     out = dict(config.source)
     old = getattr(config, "OLD", ())
+    spelt = {name for alias, name in type(config).ALIASES.items() if alias in out}
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
         if name == "source" or (name in old and value is None and name not in out):
             continue
-        if name in out or not config.source or value != field.default:
+        if name in out or not config.source or (value != field.default and name not in spelt):
             out[name] = value
     for alias, name in type(config).ALIASES.items():
         if alias in out:

@@ -42,17 +42,23 @@ class LanguageModel(Model):
         One matrix for the decoder's queries, keys and values (see
         layers.attention_parts.join_projections), and a tied head as its own (D, V).  These are
         copies; everything else is shared with this model.
+        Latent attention is left as it is: with its three products of x joined, or its absorbed
+        matrices contiguous by head, a token takes less than 3% less time (DeepSeek-V2-Lite's layer,
+        context 2048), without its experts.
         The result computes the same but has no names in a file, so save this one.  A model that is
         already in this layout is returned unchanged.
         """
         body = self.params["body"]
         xp, decoder = array_module(body["tokens"]), body.get("decoder", body)
-        if "Wqkv" in decoder["layers"][0]["attention"]:
+        latent = "Wdkv" in decoder["layers"][0]["attention"]
+        own_head = "head" in self.params and not self.config.tie_word_embeddings
+        if "Wqkv" in decoder["layers"][0]["attention"] or (latent and own_head):
             return self
-        layers = [
-            {**layer, "attention": join_projections(layer["attention"])}
-            for layer in decoder["layers"]
-        ]
+        layers = decoder["layers"]
+        if not latent:
+            layers = [
+                {**layer, "attention": join_projections(layer["attention"])} for layer in layers
+            ]
         decoder = {**decoder, "layers": layers}
         body = {**body, "decoder": decoder} if "decoder" in body else decoder
         W, _ = self.family.output_matrix(self.params, config=self.config)

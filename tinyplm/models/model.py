@@ -23,6 +23,7 @@ from ..core.named import call_of
 from . import checks, parts, walks
 from .parts import Body, Head
 from .protocol import Arrays, Emit, InParts, LossInputs, LossOptions, OutputOptions, Passed
+from .routed import active_parameters, is_routed
 
 M = TypeVar("M", bound="Model")
 INFERENCE = StackOptions(grad=False)
@@ -79,8 +80,9 @@ class Model:
 
     def __repr__(self) -> str:
         task = "" if self.task == "causal_lm" else f" {self.task}"
-        count = f"{self.parameter_count():,} parameters"
-        return f"<{self.config.MODEL_TYPE}{task} model, {count}, {self.dtype}, on {self.device}>"
+        count, active = self.parameter_count(), self.active_parameter_count()
+        shown = f"{count:,} parameters" + (f", {active:,} active" if active < count else "")
+        return f"<{self.config.MODEL_TYPE}{task} model, {shown}, {self.dtype}, on {self.device}>"
 
     @property
     def dtype(self) -> Any:
@@ -91,7 +93,16 @@ class Model:
 
     def parameter_count(self) -> int:
         """The number of parameters; a tied table counts once, even if it is stored twice."""
-        return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
+        return sum(a.size for a in self._counted().values())
+
+    def active_parameter_count(self) -> int:
+        """The number of parameters that a token passes through: of all experts those it chooses."""
+        if not is_routed(self.family):
+            return self.parameter_count()
+        return active_parameters(self._counted(), self.config.top_k)
+
+    def _counted(self) -> dict[str, Any]:
+        return {path: a for path, a in flatten(self.params).items() if path not in self.copied}
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy or a pickle, which cannot hold a module but its name."""
@@ -127,10 +138,10 @@ class Model:
         other.__dict__.update(fresh | changes)
         return other
 
-    def check_causal(self) -> None:
+    def check_causal(self, name: str = "model") -> None:
         """ValueError unless the model generates text token by token."""
         if self.task != "causal_lm":
-            raise ValueError(f"model: expected a decoder that generates text, got {self!r}")
+            raise ValueError(f"{name}: expected a decoder that generates text, got {self!r}")
 
     def text_tokenizer(self) -> Any:
         """The tokenizer; ValueError with the reason if there is none."""
@@ -331,4 +342,4 @@ def check_model(name: str, value: Any) -> None:
 def check_decoder(name: str, value: Any) -> None:
     """ValueError unless it is a model that generates text token by token."""
     check_model(name, value)
-    value.check_causal()
+    value.check_causal(name)

@@ -11,7 +11,7 @@ for i = 0 ... T - 1 - k.  Parameters: body["multi_token"][k - 1] = {"hidden_norm
 
     weight / n  sum_k L_k,   L_k = sum_i nll(t_(i+k+1)) / total             (eq. 24 and 25)
 
-with the total of the model's own loss.
+with the total of the model's own loss, over the i whose tokens i + k are of the same text.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def body(
         states["later_hidden"] = xp.stack([filled(a, T) for a in later], axis=2)
         for name, part in (("router_logits", "logits"), ("chosen_experts", "choice")):
             own = [filled(stream[part][0], T)[:, :, None] for stream in streams]
-            states[name] = xp.concatenate([states[name], *own], axis=2)
+            below = [states[name]] if name in states else []  # none if all layers are dense
+            states[name] = xp.concatenate([*below, *own], axis=2)
 
     def backward(dstates: dict[str, Any]) -> tuple[Tree, Any]:
         dhidden, dlogits = dstates.get("hidden"), dstates.get("router_logits")
@@ -176,16 +177,26 @@ def later_targets(
 ) -> Any:
     """The targets (B, T) of a model -> those of its modules, (B, T, n): t[i, k] = targets[i + k].
 
-    Likewise of weights.   `fill` where there is no such place, and where a mask of four dimensions
-    keeps token i + k from seeing token i, so that they belong to different texts.
+    Likewise of weights.   `fill` where there is no such place, and where tokens i and i + k are not
+    of one text.
     """
     xp, T = array_module(targets), targets.shape[1]
     out = xp.full((*targets.shape, modules), fill, dtype=targets.dtype)
     for k in range(1, min(modules, T - 1) + 1):
         shifted = targets[:, k:]
-        if attention_mask is not None and attention_mask.ndim == 4:
-            places = xp.arange(T - k)
-            together = attention_mask.any(axis=1)[:, places + k, places]
-            shifted = xp.where(together, shifted, fill)
+        if attention_mask is not None:
+            shifted = xp.where(together(attention_mask, k), shifted, fill)
         out[:, : T - k, k - 1] = shifted
     return out
+
+
+def together(attention_mask: Any, k: int) -> Any:
+    """(B or 1, T - k) booleans: whether tokens i and i + k are of one text.
+
+    By a mask (B, T), neither is padding; by one of four dimensions, the later sees the earlier.
+    """
+    if attention_mask.ndim == 2:
+        real = attention_mask != 0
+        return real[:, :-k] & real[:, k:]
+    places = array_module(attention_mask).arange(attention_mask.shape[-1] - k)
+    return attention_mask.any(axis=1)[:, places + k, places]

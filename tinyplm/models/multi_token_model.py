@@ -11,6 +11,7 @@ from ..arguments import known_arguments
 from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
 from ..kernels.cross_entropy import vocabulary_cross_entropy
+from ..losses.targets import counted_weights
 from . import multi_token
 from .causal_lm import vocabulary_head
 from .heads import weighted_sum
@@ -62,7 +63,7 @@ class MultiTokenModel(RoutedModel):
         weights = self._checked_weights(weights)
         return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
 
-    def check_causal(self) -> None:
+    def check_causal(self, name: str = "model") -> None:
         """It generates text."""
 
     def _body(self) -> Body:
@@ -78,14 +79,14 @@ class MultiTokenModel(RoutedModel):
         return weighted_sum((1.0, head), (options.multi_token, later))
 
     def _routing(self, states: dict[str, Any], attention_mask: Any) -> Routing:
-        """RoutedModel's, without the places for which a module has no token."""
+        """RoutedModel's, where a module counts the places for which its text has a token."""
         routing = super()._routing(states, attention_mask)
         if "later_hidden" not in states:
             return routing
-        weights, n = routing.weights + 0, states["later_hidden"].shape[2]  # + 0: a copy
-        for k in range(1, n + 1):
-            weights[:, -k:, weights.shape[2] - n + k - 1] = 0
-        return routing._replace(weights=weights)
+        weights, n = routing.weights, states["later_hidden"].shape[2]
+        shift = partial(later_targets, modules=n, attention_mask=attention_mask, fill=0)
+        own = [weights[:, :, :-n], shift(weights[:, :, 0])]
+        return routing._replace(weights=array_module(weights).concatenate(own, axis=2))
 
     def _later(
         self, params: Tree, states: dict[str, Any], *, inputs: Arrays, loss: LossInputs, grad: bool
@@ -93,23 +94,24 @@ class MultiTokenModel(RoutedModel):
         """The mean of the modules' losses, a head."""
         if "later_hidden" not in states:  # a single token has none after it
             return 0.0, lambda dloss: (None, {})
-        given, weights = logits_alone(loss.targets, loss.total), loss.weights
-        targets, total, n = given["targets"], given["total"], states["later_hidden"].shape[2]
-        shift = partial(later_targets, modules=n, attention_mask=inputs.get("attention_mask"))
-        if total is None:
-            each = (targets != IGNORED) * (1.0 if weights is None else weights)
-            total = array_module(each).maximum(each.sum(), 1)
+        given, later = logits_alone(loss.targets, loss.total), states["later_hidden"]
+        targets, weights, load = given["targets"], loss.weights, loss.options.load
+        _, total = counted_weights(later, targets != IGNORED, weights, given["total"])
+        mask = inputs.get("attention_mask")
+        shift = partial(later_targets, modules=later.shape[2], attention_mask=mask)
         f = partial(
             vocabulary_cross_entropy,
             targets=shift(targets),
             weights=None if weights is None else shift(weights, fill=0),
-            total=n * total,
+            total=total * len(params["body"]["multi_token"]),  # a short text has not all of them
             cap=self.config.logit_cap,
             smoothing=loss.options.smoothing,
             chunk=loss.options.chunk,
             grad=grad,
         )
-        value, back = vocabulary_head(f, self.family, self.config)(params, states["later_hidden"])
+        value, back = vocabulary_head(f, self.family, self.config)(params, later)
+        if load is not None:
+            load.report({"multi_token_loss": value})
 
         def backward(dloss: Any) -> tuple[Tree, dict[str, Any]]:
             dparams, dlater = back(dloss)

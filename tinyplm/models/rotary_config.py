@@ -174,6 +174,7 @@ class WindowedConfig(RotaryConfig):
     """RotaryConfig with a window in some layers: those from `max_window_layers` on, or by type."""
 
     OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim", "layer_types")
+    UNUSED: ClassVar[int | None] = None  # sliding_window where transformers has switched it off
 
     use_sliding_window: bool = False
     sliding_window: int | None = 4096
@@ -182,7 +183,8 @@ class WindowedConfig(RotaryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "sliding_window")
+        if self.use_sliding_window or self.sliding_window != self.UNUSED:
+            check_positive(self, "sliding_window")
         check_not_negative(self, "max_window_layers")
         check_layer_types(self.layer_types, self.num_hidden_layers, self.window)
 

@@ -14,13 +14,14 @@ The balance loss of a family is its BALANCE, one of `switch_balance` and `sequen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from ..backend import array_module
-from ..core import Component, Tree
+from ..core import Component, Tree, flatten
 from ..layers.moe import routed_block
 from ..layers.routing import expert_counts, top_experts
 from ..losses.balance import load_balancing_loss, router_z_loss, sequence_balance_loss
@@ -111,6 +112,19 @@ def is_routed(family: ModuleType) -> bool:
     return hasattr(family, "BALANCE")
 
 
+def active_parameters(tree: Tree, top_k: int) -> int:
+    """The number of parameters that a token passes through: of each layer's experts k.
+
+    tree: of parameters, or of their shapes; without experts all of them count.
+    """
+    total = 0
+    for path, leaf in flatten(tree).items():
+        shape = leaf if isinstance(leaf, tuple) else leaf.shape
+        seen = (top_k, *shape[1:]) if ".experts." in path else shape
+        total += math.prod(seen)
+    return total
+
+
 # ------------------------------------------------------------------------------- balance of experts
 
 
@@ -125,6 +139,9 @@ class StepLoad(Protocol):
 
     def joined(self, counts: Any, *, wait: bool) -> Any:
         """counts (L, X) of this part -> with `wait` the sum over all parts of the step."""
+
+    def report(self, losses: dict[str, Any]) -> None:
+        """Take note of this part of the routers' losses, by name and without their weights."""
 
 
 class Routing(NamedTuple):

@@ -13,6 +13,7 @@ from ..core.named import More
 from .causal_lm import vocabulary_head
 from .causal_model import CausalModel
 from .heads import on_decoder, weighted_sum, with_states
+from .model import INFERENCE
 from .parts import Body, Head
 from .protocol import Arrays, LossInputs, LossOptions
 from .routed import Routing, z_loss
@@ -71,26 +72,48 @@ class RoutedModel(CausalModel):
         if not (options.balance or options.z_loss or options.load):
             return head
         mask = inputs.get("attention_mask")
-        return weighted_sum((1.0, head), (1.0, partial(self._routers, mask=mask, options=options)))
+        routers = partial(self.router_losses, mask=mask, options=options)
+        return weighted_sum((1.0, head), (1.0, routers))
 
-    def _routers(
+    def expert_counts(self, inputs: Arrays) -> Any:
+        """(L, X): how many real tokens of these inputs choose each expert of each layer with
+        experts; None if there is none.  Without gradients."""
+        inputs = self.checked(inputs)
+
+        def head(params: Tree, states: dict[str, Any]) -> tuple[Any, None]:
+            routed = "router_logits" in states
+            mask = inputs.get("attention_mask")
+            return self._routing(states, mask).counts() if routed else None, None
+
+        return self._whole(head, inputs, INFERENCE)[0]
+
+    def router_losses(
         self, params: Tree, states: dict[str, Any], *, mask: Any, options: LossOptions
     ) -> tuple[Any, Callable]:
-        """balance L_b + z_loss L_z of the routers' logits, a head with their gradient alone."""
+        """balance L_b + z_loss L_z of the routers' logits, a head with their gradient alone.
+
+        states: those of the body; mask: the attention_mask; options: its weights and its load.
+        """
         if "router_logits" not in states:  # all layers are dense
             return 0.0, lambda dloss: (None, {})
         routing, balance = self._routing(states, mask), self.family.BALANCE
         counts, load = routing.counts(), options.load
         if load is not None:
             counts = load.joined(counts, wait=balance.joint and options.balance > 0)
-        losses = ((options.balance, balance.loss), (options.z_loss, z_loss))
-        found = [(w, *loss(routing, counts=counts, load=load)) for w, loss in losses if w]
+        losses = {
+            "balance_loss": (options.balance, balance.loss),
+            "z_loss": (options.z_loss, z_loss),
+        }
+        on = {name: (w, loss) for name, (w, loss) in losses.items() if w}
+        found = {n: (w, *loss(routing, counts=counts, load=load)) for n, (w, loss) in on.items()}
+        if load is not None:
+            load.report({name: value for name, (_, value, _) in found.items()})
 
         def backward(dloss: Any) -> tuple[None, dict[str, Any]]:
-            dlogits = [back(w * dloss) for w, _, back in found]
+            dlogits = [back(w * dloss) for w, _, back in found.values()]
             return None, {"router_logits": sum(dlogits[1:], dlogits[0])} if dlogits else {}
 
-        return sum(w * value for w, value, _ in found), backward
+        return sum(w * value for w, value, _ in found.values()), backward
 
     def _routing(self, states: dict[str, Any], attention_mask: Any) -> Routing:
         """The routing of a body's states; attention_mask (B, T) tells the real tokens, if given."""

@@ -85,9 +85,9 @@ class ScoreModel(CausalModel):
         self.check_causal()
         return self
 
-    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
+    def empty_cache(self, batch: int, capacity: int | None = None, *, spare: int = 0) -> Cache:
         self.check_causal()
-        return super().empty_cache(batch, capacity)
+        return super().empty_cache(batch, capacity, spare=spare)
 
     @known_arguments
     def __call__(  # type: ignore[override]  # no cache

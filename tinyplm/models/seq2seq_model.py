@@ -12,7 +12,8 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module, is_host
 from ..core import IGNORED, StackOptions
 from ..core.named import More
-from ..layers.cache import Cache, numbers_per_token
+from ..layers.cache import Cache
+from ..layers.cache_size import numbers_per_token
 from ..layers.cross_attention import keys_and_values
 from ..layers.source_cache import SourceCache
 from ..memory import check_memory

@@ -4,6 +4,7 @@ loop         train(model, training, validation, settings, out=...): updates, eva
 settings     Settings, the hyperparameters of a run
 samples      training and validation data: token arrays, samples of an objective
 step         one update: gradient accumulation, clipping, the optimiser; evaluation
+expert_load  the experts' counts joined over a step, the routers' biases, what the log says
 checkpoint   out/step-N/: saving, finding, resuming, pruning
 folders      checkpoint folders on disk: atomic writing, checksums, damage
 incremental  checkpoints that hold only what changed

@@ -20,6 +20,15 @@ from . import environment, folders, incremental
 from .folders import OPTIMIZER, read_trainer
 from .settings import Settings
 
+# settings that older runs do not have, with values that change nothing
+LATER = {
+    "optimizer": "adamw",
+    "balance": None,
+    "z_loss": 0.0,
+    "multi_token": 0.3,
+    "bias_rate": 1e-3,
+}
+
 
 class SaveError(OSError):
     """A checkpoint or the log could not be written."""
@@ -88,6 +97,7 @@ def save(
         "updates": optimizer.t,
         "settings": dataclasses.asdict(settings),
         "data": data,
+        "task": model.task,  # a file may be read for several
         "environment": environment.describe(settings.workers, model.device),
     }
     folder = out / f"step-{state.step}"
@@ -175,7 +185,7 @@ def _first_save(out: Path) -> Path | None:
 def restore(
     folder: Path, model: Model, optimizer: Optimizer, settings: Settings, data: str
 ) -> State:
-    """Load a checkpoint's parameters and moments into the optimiser.
+    """Load a checkpoint's parameters and moments into the optimiser, its buffers into the model.
 
     Refuses a damaged folder, naming an intact one, and a run whose configuration differs, naming
     the differences.
@@ -186,7 +196,7 @@ def restore(
     before, now = dataclasses.asdict(saved.config), dataclasses.asdict(model.config)
     differences = _differences("model", before, now, free=("source",))
     now = dataclasses.asdict(settings)
-    before = {"optimizer": "adamw", **trainer["settings"]}  # older runs have no such setting
+    before = {**LATER, **trainer["settings"]}
     differences += _differences("settings", before, now, free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
@@ -210,6 +220,7 @@ def restore(
         raise ValueError(f"{where}: {error}") from None
     _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     _fill(optimizer.state, moments, model.device)
+    model.buffers = to_device(saved.buffers, model.device)
     optimizer.t = trainer["updates"]
     return state
 

@@ -2,8 +2,8 @@
 
 With settings.full_every = k, every k-th save is a full folder.  The saves between hold
 increment.safetensors and a trainer.json that names their base, the last full folder.  Each tensor
-(parameters and optimiser state) is treated as a flat array in blocks of 1024 elements; a block is
-written if any of its bytes differ from the base's.
+(parameters, the model's buffers, optimiser state) is treated as a flat array in blocks of 1024
+elements; a block is written if any of its bytes differ from the base's.
 
 The saving depends on what is trained.  Dense training with AdamW changes nearly every number in
 every step, so an increment is as large as a full folder.  With most parameters frozen (adapters,
@@ -94,9 +94,9 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     tensors = _tensors(model, moments)
     for name in _changed(parts, tensors, printable(folder / FILE)):
         # the moments are mapped read-only
-        array = tensors[name] if name.startswith("values.") else tensors[name].copy()
+        array = tensors[name].copy() if name in moments else tensors[name]
         array.reshape(-1)[_elements(parts[f"{name}:blocks"], array.size)] = parts[f"{name}:data"]
-        if not name.startswith("values."):
+        if name in moments:
             moments[name] = array
     return model, moments, trainer
 
@@ -157,5 +157,5 @@ def _elements(blocks: np.ndarray, size: int) -> np.ndarray:
 
 
 def _tensors(model: Model, moments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    values = {f"values.{path}": to_host(a) for path, a in flatten(model.params).items()}
-    return values | moments
+    trees = {"values": model.params, "buffers": model.buffers}
+    return {path: to_host(a) for path, a in flatten(trees).items()} | moments

@@ -15,10 +15,12 @@ from ..backend import array_module, is_host
 from ..files import sole_writer
 from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
+from ..models.routed_model import RoutedModel
 from ..optim import Optimizer
 from . import checkpoint, folders
 from .checkpoint import SaveError, State
 from .environment import workers_note
+from .expert_load import ExpertLoad, check_experts, load_record
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
@@ -37,7 +39,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> State:
-    """Train `model`; afterwards model.params are the trained parameters.
+    """Train `model`; afterwards model.params are the trained parameters, and model.buffers hold
+    what a step updates without a gradient (expert_load.correct).
 
     training, validation: two packed token arrays, for a decoder; or the samples of an objective and
     validation data (see training.samples).
@@ -46,8 +49,8 @@ def train(
     naming one of them. resume=True continues from out/latest; a difference in model, settings or
     data is refused by name.
     However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
-    moments and log (except for times), given the same workers and libraries. (Which steps are
-    saved, and which of them incrementally, also depends on signals and the clock.)
+    moments, buffers and log (except for times), given the same workers and libraries. (Which steps
+    are saved, and which of them incrementally, also depends on signals and the clock.)
 
     Returns early, with a checkpoint saved, when settings.patience is exhausted, and on SIGINT or
     SIGTERM after the current step; state.signal is then its number.  A second signal acts at once.
@@ -60,6 +63,7 @@ def train(
     check_model("model", model)
     if not isinstance(settings, Settings):
         raise wrong("settings", "Settings", settings)
+    check_experts(settings, isinstance(model, RoutedModel), model)
     check_path("out", out)
     check_flag("resume", resume)
     out = Path(out)
@@ -209,8 +213,9 @@ class _Run:
         self.monitor = Monitor()
         self.monitor.replay(read(self.log.path))
         self.progress = Progress(settings.steps, state.step, show=progress)
-        # (step, rate, loss, norm) not yet read back
-        self.pending: list[tuple[int, float, Any, Any]] = []
+        # (step, rate, load, loss, norm) not yet read back
+        self.pending: list[tuple[int, float, ExpertLoad, Any, Any]] = []
+        self.counts: list[list[int]] | None = None  # of the experts in the last step read back
         self.saved_step = state.step
         self.clock = self.saved_at = time.perf_counter()
 
@@ -223,11 +228,10 @@ class _Run:
     def step(self, samples: Any) -> None:
         settings, state = self.settings, self.state
         inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
-        options = {"step": state.step, "key": random.fold(self.key, state.step)}
-        loss, norm = update(
-            self.model, self.optimizer, inputs, targets, settings=settings, **options
-        )
-        self.pending.append((state.step, settings.rate(state.step), loss, norm))
+        key, load = random.fold(self.key, state.step), ExpertLoad()
+        options: dict[str, Any] = {"settings": settings, "step": state.step, "key": key}
+        loss, norm = update(self.model, self.optimizer, inputs, targets, load=load, **options)
+        self.pending.append((state.step, settings.rate(state.step), load, loss, norm))
         state.step += 1
         state.tokens += inputs["input_ids"].size
         last = state.step == settings.steps
@@ -255,14 +259,18 @@ class _Run:
         self.state.seconds += seconds
         tokens = self.settings.batch_size * self.settings.sequence_length
         speed = len(self.pending) * tokens / seconds
-        for step, rate, *values in self.pending:
+        for step, rate, load, *values in self.pending:
             loss, norm = map(float, values)
             check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
-            self.log.write(**record, tokens_per_second=round(speed, 1))
+            routed = load_record(load)
+            self.log.write(**record, tokens_per_second=round(speed, 1), **routed)
             self.watch(record)
         shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}"}
         shown |= {"tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
+        if routed:
+            shown["load"] = f"{max(routed['load_max']):.2f}x"  # of the busiest expert
+        self.counts = load.whole_counts()
         self.progress.update(len(self.pending), shown)
         self.pending.clear()
 
@@ -282,7 +290,8 @@ class _Run:
         if not np.isfinite(loss):
             what = f"step {state.step}: validation loss"
             raise NonFiniteError(f"{what}: expected a finite number, got {loss}")
-        self.log.write(step=state.step, validation_loss=loss)
+        counts = {} if self.counts is None else {"expert_counts": self.counts}
+        self.log.write(step=state.step, validation_loss=loss, **counts)
         losses = f"validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}"
         self.progress.say(f"step {state.step}: {losses}")
         better = state.best_loss is None or loss < state.best_loss

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import IGNORED, StackOptions, flatten, map_shards, reduce_shards, tree_map
+from ..core import IGNORED, StackOptions, flatten, map_shards, reduce_shards
 from ..data.batches import evaluation_windows
 from ..models.protocol import LossOptions, Trainable
 from ..optim import Optimizer
+from .expert_load import ExpertLoad, correct, micro_batches, parts_of, router_weights
 from .settings import Settings
 
 Arrays = np.ndarray | dict[str, np.ndarray]  # bare arrays are input_ids and logits
@@ -29,6 +32,7 @@ def accumulate(
     settings: Any,
     key: int | None = None,
     frozen: int = 0,
+    load: ExpertLoad | None = None,
 ) -> Any:
     """Add the gradient of the whole batch's loss to optimizer.gradient; returns the loss.
 
@@ -36,11 +40,13 @@ def accumulate(
     arrays are input_ids and logits.  The loss is 0-dimensional and not read back from the device.
     Each part's loss is divided by the number of targets of the whole batch, so k micro-batches or n
     shards add up to exactly the loss and gradient of one batch.  Parts are added in order.
-    settings: uses its micro_size, workers, smoothing, checkpointing and, if present, auxiliary.
+    settings: uses its micro_size, workers, smoothing, checkpointing and, if present, auxiliary and,
+    of a model with experts, balance, z_loss and multi_token.
     key: an integer for dropout; a sample's mask depends on the key and on its number in the batch,
     not on how the batch is split.
     frozen: the number of layers at the bottom without a gradient.  Gradients of parameters that the
     optimizer does not have are dropped.
+    load: gets the expert counts and the routers' losses of a model with experts.
     """
     inputs, targets = named(inputs, targets)
     batch = {"inputs": inputs, "targets": targets}
@@ -55,24 +61,32 @@ def accumulate(
         smoothing=settings.smoothing,
         auxiliary=getattr(settings, "auxiliary", 0),
         factors=rows < model.width,  # in the same way in all shards
+        **router_weights(model, settings),
     )
     stacking = StackOptions(checkpointing=settings.checkpointing, frozen=frozen)
-    common: dict[str, Any] = {"total": total, "options": options, "stacking": stacking}
     trained = optimizer.values.leaves
+    joined = parts_of(model, batch, options, micro_size, workers)
 
     def gradient(part: dict, emit: Callable) -> tuple[Any, list]:
         part = to_device(part, model.device)
-        loss, back = model.loss_in_parts(emit, part["inputs"], targets=part["targets"], **common)
-        return loss, back(1.0)
+        common: dict[str, Any] = {"targets": part["targets"], "total": total, "stacking": stacking}
+        with nullcontext() if joined is None else joined.part() as own:
+            common["options"] = dataclasses.replace(options, load=own)
+            loss, back = model.loss_in_parts(emit, part["inputs"], **common)
+            remaining = back(1.0)
+        return (loss, {} if own is None else own.losses), remaining
 
     def add_part(path: str, tree: Any, workers: int = 1) -> None:
         for name, a in flatten(tree, path).items():
             if name in trained:
                 optimizer.gradient.add(a, name, workers=workers)
 
-    loss = 0
-    for part_loss in add_gradients(gradient, batch, optimizer, add_part, micro_size, workers):
+    loss, load = 0, ExpertLoad() if load is None else load
+    values = add_gradients(gradient, batch, optimizer, add_part, micro_size, workers)
+    for part_loss, router_losses in values:
         loss = part_loss + loss
+        load.add(router_losses)
+    load.counts = None if joined is None else joined.counts
     return loss
 
 
@@ -91,11 +105,8 @@ def add_gradients(
     `root`, to the optimiser's gradient.  After an error that gradient is cleared.
     """
     values = []
-    samples = len(batch["inputs"]["input_ids"])
     try:
-        for start in range(0, samples, micro_size):
-            micro = tree_map(lambda a, start=start: a[start : start + micro_size], batch)
-            count = min(workers, len(micro["inputs"]["input_ids"]))
+        for micro, count in micro_batches(batch, micro_size, workers):
             for value, remaining in reduce_shards(gradient, micro, count, add_part):
                 for tree in remaining:
                     add_part(root, tree, workers)
@@ -136,19 +147,22 @@ def update(
     settings: Settings,
     step: int,
     key: int | None = None,
+    load: ExpertLoad | None = None,
 ) -> tuple[Any, Any]:
-    """One whole step: gradient, clipping, the optimiser's update.
+    """One whole step: gradient, clipping, the optimiser's update, that of the routers' biases.
 
-    Returns (loss, gradient norm before clipping), both 0-dimensional.
+    load: as for accumulate.   Returns (loss, gradient norm before clipping), both 0-dimensional.
     On the host a non-finite loss or gradient raises NonFiniteError before any parameter changes.
     On a GPU nothing is read back here: the reader of the loss checks it (training.loop, before
     anything is saved).
     """
-    loss = accumulate(model, optimizer, inputs, targets, settings=settings, key=key)
+    load = ExpertLoad() if load is None else load
+    loss = accumulate(model, optimizer, inputs, targets, settings=settings, key=key, load=load)
     norm = optimizer.gradient_norm(workers=settings.workers)
     if is_host(norm):
         check_finite(step, {"loss": float(loss), "gradient norm": float(norm)})
     optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
+    correct(model, load.counts, rate=settings.bias_rate)
     return loss, norm
 
 

@@ -38,16 +38,17 @@ def test_it_starts_at_the_base_and_equals_the_unmerged_form(family):
     theta = moved(theta)
     merged, x = merge_lora(model, theta, alpha=4.0), np.random.default_rng(1).normal(size=(3, 12))
     for path, factors in theta.items():
-        W, x_in = flatten(model.params)[path], np.random.default_rng(1).normal(size=(3, factors["A"].shape[0]))
+        W, x_in = flatten(model.params)[path], np.random.default_rng(1).normal(size=(3, factors["A"].shape[-2]))
         unmerged = x_in @ W + 4.0 / 2 * (x_in @ factors["A"]) @ factors["B"]
         assert relative_error(x_in @ flatten(merged.params)[path], unmerged) < MODEL
     others = flatten(model.params).keys() - theta.keys()
     assert all(flatten(merged.params)[path] is flatten(model.params)[path] for path in others) and x.any()
 
 
-def test_the_gradient_through_a_model_in_parts():
+@pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
+def test_the_gradient_through_a_model_in_parts(family):
     """Against a directional finite difference of the loss in theta, and against the gradient from a whole gradient tree."""
-    model, draw = tiny(), np.random.default_rng(2)
+    model, draw = tiny(family), np.random.default_rng(2)
     theta = moved(lora_parameters(model.params, rank=2, targets=ALL))
     batch, total = batch_of(some_sequences())
 

@@ -20,9 +20,9 @@ from tinyplm.tuning.align.sft import SFTSettings, batch_of, sft
 
 
 @pytest.mark.parametrize("changes", [{}, {"reverse": True, "temperature": 1.5}, {"hard": 0.0}, {"hard": 1.0}])
-@pytest.mark.parametrize("teacher", ["llama", "gpt2"])
-def test_the_step_is_both_losses_on_full_logits(changes, teacher):
-    model, teacher = tiny(), tiny(teacher, key=8)
+@pytest.mark.parametrize(("student", "teacher"), [("llama", "llama"), ("llama", "gpt2"), ("qwen2_moe", "qwen2_moe")])
+def test_the_step_is_both_losses_on_full_logits(changes, student, teacher):
+    model, teacher = tiny(student), tiny(teacher, key=8)
     settings = DistillSettings(workers=2, micro_batch_size=4, **changes)
     batch, total = batch_of(some_sequences())
     learner = Learner(Student(model, teacher, settings), settings)

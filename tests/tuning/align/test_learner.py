@@ -26,7 +26,11 @@ from tinyplm.tuning.settings import RecipeSettings, TuningSettings
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
                    "max_position_embeddings": 16},
          "gpt2": {"vocab_size": 40, "n_embd": 12, "n_layer": 2, "n_head": 3, "n_positions": 16, "resid_pdrop": 0.1,
-                  "embd_pdrop": 0.1, "attn_pdrop": 0.1}}  # fmt: skip
+                  "embd_pdrop": 0.1, "attn_pdrop": 0.1},
+         "qwen2_moe": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_experts": 4,
+                       "num_attention_heads": 3, "num_key_value_heads": None, "max_position_embeddings": 16,
+                       "num_experts_per_tok": 2, "moe_intermediate_size": 6, "mlp_only_layers": [0],
+                       "shared_expert_intermediate_size": 5}}  # fmt: skip
 
 
 def tiny(family="llama", **changes):

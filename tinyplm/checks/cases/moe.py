@@ -145,13 +145,16 @@ def _settled(
     return same
 
 
+rmsnorm_on_tree, linear_on_tree = on_tree(rmsnorm, "gamma"), on_tree(linear, "W")
+
+
 def _routed_block(s: Sizes) -> Case:
     """With a linear layer in the place of attention, so that a place can be drawn by itself."""
     made, rng = _moe(s), np.random.default_rng(s.seed + 1)
     mlp, _ = made.args
     p = {"norm1": {"gamma": rng.normal(size=s.D)}, "attention": {"W": rng.normal(size=(s.D, s.D))}}
     p |= {"norm2": {"gamma": rng.normal(size=s.D)}, "mlp": mlp}
-    parts = {"norm": on_tree(rmsnorm, "gamma"), "attention": on_tree(linear, "W")}
+    parts = {"norm": rmsnorm_on_tree, "attention": linear_on_tree}
     bias = made.kwargs.pop("bias")  # which moves to a device, as arrays within `mlp` do not
     kwargs = {**parts, "mlp": partial(moe.moe_and_logits, **made.kwargs), "bias": bias}
     X = mlp["router"]["W"].shape[1]

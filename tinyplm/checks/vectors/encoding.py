@@ -15,6 +15,7 @@ from ...losses import balance
 from ..cases.decoders import without_shift
 from ..cases.encoder_decoders import cross_attend
 from ..cases.layers import attend, norm_on_tree
+from ..cases.moe import linear_on_tree, rmsnorm_on_tree
 from ..cases.rope import turned
 
 # The functions that cases pass as keyword arguments.
@@ -38,6 +39,9 @@ FUNCTIONS: dict[str, Any] = {
     "mlp": mlp.mlp,
     "gated_mlp": mlp.gated_mlp,
     "sigmoid_gated": moe.sigmoid_gated,
+    "moe_and_logits": moe.moe_and_logits,
+    "rmsnorm_on_tree": rmsnorm_on_tree,
+    "linear_on_tree": linear_on_tree,
     "top_experts": routing.top_experts,
     "sigmoid_choice": routing.sigmoid_choice,
     "softmax_weights": routing.softmax_weights,

@@ -16,11 +16,11 @@ from .draws import Draws
 V, CONTEXT = 11, 8
 LABELS = labels(["red", "green", "blue"])
 # One sample without padding, one padded on the left, one on the right.
-DECODER_PADDING = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+DECODER_PADDING = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
 # After the tokens and between them; never the first token, which heads look at.
-ENCODER_PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+ENCODER_PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]])
 
-TARGET_PADDING = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])  # of an encoder-decoder
+TARGET_PADDING = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])  # of an encoder-decoder
 
 # Six heads of width 4 on two key/value heads: groups of three, wider than the model.  With base 10
 # both frequencies turn far within 8 positions.
@@ -30,6 +30,7 @@ _LLAMA: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None,
     "eos_token_id": None,
 }  # fmt: skip
+_SPARSE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 5}
 _BERT: dict[str, Any] = {
     "vocab_size": V, "max_position_embeddings": CONTEXT, "hidden_size": 6, "intermediate_size": 7,
     "num_hidden_layers": 2, "num_attention_heads": 2, **LABELS,
@@ -86,6 +87,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
                 "swiglu_limit": 0.5},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "qwen3": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
+    "qwen2_moe": {**_LLAMA, **_SPARSE, "shared_expert_intermediate_size": 3},
+    "qwen3_moe": {**_LLAMA, **_SPARSE},
     "gemma": _LLAMA,
     "gemma2": {**_LLAMA, **_CAPPED, "sliding_window": 2},
     "gemma3_text": {**_LLAMA, "sliding_window": 2, "sliding_window_pattern": 2,
@@ -149,6 +152,8 @@ CHANGES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
               ("yarn", "positions scaled by YaRN", {"rope_parameters": _YARN})],
     "mistral": [*_ROTARY, ("window-of-one", "a query sees itself alone", {"sliding_window": 1})],
     "qwen2": _ROTARY,
+    "qwen2_moe": [("dense-layer", "experts in the second layer alone, their weights renormalised",
+                   {"decoder_sparse_step": 2, "norm_topk_prob": True})],
     "gemma2": [("no-caps", "neither scores nor logits are capped",
                 {"attn_logit_softcapping": None, "final_logit_softcapping": None})],
     "chatglm": [("stretched", "positions divided by rope_ratio, as in ChatGLM2-6B-32K",

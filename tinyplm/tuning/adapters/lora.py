@@ -7,6 +7,8 @@ B starts at 0, so W' = W.  Any recipe with a transform can train it:
 
     sft(model, sequences, **lora_of(model, rank=8))
 
+The matrices of a layer's experts (X, I, J) get a pair each: A (X, I, r), B (X, r, J).
+
 It saves memory, not time: moments and gradients exist only for A and B, but the layers still form
 the whole dW' from which the transform computes the two products.  (The tests prove it equal to the
 unmerged form x W + s (x A) B, which avoids dW'.)
@@ -47,16 +49,17 @@ Targets = Sequence[str] | Callable[[str, Any], bool]
 def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
     """`base` with W + alpha / r A B in place of each W named in theta.
 
-    theta {path: {"A" (I, r), "B" (r, J)}}.  backward(dparams) returns theta's gradient; dparams is
-    a tree like `base`, a part of one, or flat, {path: array}.  Missing matrices count as zero and
-    are left out of dtheta; gradients of all other parameters are dropped.
+    theta {path: {"A" (I, r), "B" (r, J)}}; experts have a pair each.  backward(dparams) returns
+    theta's gradient; dparams is a tree like `base`, a part of one, or flat, {path: array}.  Missing
+    matrices count as zero and are left out of dtheta; gradients of all other parameters are
+    dropped.
     """
     leaves = flatten(base)
     merged = {}
     for path, factors in theta.items():
         A, B = factors["A"], factors["B"]
         update = A @ B
-        update *= alpha / A.shape[1]
+        update *= alpha / A.shape[-1]
         update += leaves[path]
         merged[path] = update
 
@@ -66,8 +69,8 @@ def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
         for path, factors in theta.items():
             if path in flat:
                 A, B = factors["A"], factors["B"]
-                dW = flat[path] * (alpha / A.shape[1])
-                gradients[path] = {"A": dW @ B.T, "B": A.T @ dW}
+                dW = flat[path] * (alpha / A.shape[-1])
+                gradients[path] = {"A": dW @ _transposed(B), "B": _transposed(A) @ dW}
         return gradients
 
     return unflatten(leaves | merged, base), backward
@@ -98,19 +101,28 @@ def lora_parameters(
 
     theta, leaves = {}, checked_leaves("params", params)
     for n, (path, W) in enumerate(leaves.items()):
-        if W.ndim != 2 or not chosen(path, W):
+        if not _is_matrix(path, W) or not chosen(path, W):
             continue
-        (rows, columns), xp = W.shape, array_module(W)
-        if rank > min(W.shape):
-            raise mismatch("rank", f"at most {min(W.shape)}, the rank of {path} {W.shape}", rank)
+        (*each, rows, columns), xp = W.shape, array_module(W)
+        if rank > (most := min(rows, columns)):
+            raise mismatch("rank", f"at most {most}, the rank of {path} {W.shape}", rank)
         draw = random.generator(random.fold(random.key(key), n))
-        A = xp.asarray(draw.normal(0, rows**-0.5, (rows, rank)).astype(W.dtype))
-        theta[path] = {"A": A, "B": xp.zeros((rank, columns), dtype=W.dtype)}
+        A = xp.asarray(draw.normal(0, rows**-0.5, (*each, rows, rank)).astype(W.dtype))
+        theta[path] = {"A": A, "B": xp.zeros((*each, rank, columns), dtype=W.dtype)}
     if not theta:
-        inside = [path for path, W in leaves.items() if W.ndim == 2 and ".layers." in path]
+        inside = [path for path, W in leaves.items() if _is_matrix(path, W) and ".layers." in path]
         names = sorted({path.rsplit(".", 1)[-1] for path in inside})
         raise mismatch("targets", f"some of {', '.join(names)}", targets)
     return theta
+
+
+def _is_matrix(path: str, W: Any) -> bool:
+    """Whether it is a matrix, or those of all experts of a layer."""
+    return W.ndim == 2 or (W.ndim == 3 and ".experts." in path)
+
+
+def _transposed(W: Any) -> Any:
+    return W.swapaxes(-1, -2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +177,8 @@ def check_adapter(model: Model, theta: Tree) -> None:
     leaves = flatten(model.params)
     for path, factors in theta.items():
         A, B = factors["A"].shape, factors["B"].shape
-        known = path in leaves
-        if not known or leaves[path].shape != (A[0], B[1]) or A[1] != B[0]:
+        known, fit = path in leaves, A[-1] == B[-2] and A[:-2] == B[:-2]
+        if not known or leaves[path].shape != (*A[:-1], B[-1]) or not fit:
             matrix = f"the matrix {leaves[path].shape}" if known else "a matrix of the model"
             raise mismatch(f"theta: {path}", f"factors of {matrix}", f"A {A} and B {B}")
 
@@ -179,7 +191,7 @@ def check_factors(theta: Tree) -> None:
 
 def _are_factors(value: Any) -> bool:
     named = isinstance(value, dict) and value.keys() == {"A", "B"}
-    return named and all(getattr(a, "ndim", 0) == 2 for a in value.values())
+    return named and {getattr(a, "ndim", 0) for a in value.values()} in ({2}, {3})
 
 
 def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:

@@ -72,7 +72,7 @@ def prefix_parameters(
     Those of real words are a better start than random ones (Li & Liang 2021, sec. 7.5).
     ValueError unless exactly one of rows and ids is given.
     """
-    check_decoder("model", model)
+    _check_attention(model)
     if (rows is None) == (ids is None):
         raise ValueError(f"rows: expected either rows or ids, got {rows} and {shown(ids)}")
     sizes = model.config.cache_sizes
@@ -136,9 +136,18 @@ def with_prefix(model: CausalModel, theta: Tree) -> CausalModel:
     return model._with(params=prefix(theta, base=model.params)[0])
 
 
+def _check_attention(model: CausalModel) -> None:
+    """ValueError unless it is a decoder whose layers attend to keys and values of their own."""
+    check_decoder("model", model)
+    width = model.config.cache_sizes["width"]
+    if not isinstance(width, int):
+        given = f"latent attention, which has {' and '.join(width)} of a token alone"
+        raise mismatch("model", "attention with keys and values, for a prefix of those", given)
+
+
 def check_prefix(model: CausalModel, theta: Tree) -> None:
     """ValueError unless theta has Pk and Pv of one length for every layer of the model."""
-    check_decoder("model", model)
+    _check_attention(model)
     if not isinstance(theta, dict) or not all(hasattr(a, "shape") for a in theta.values()):
         raise wrong("theta", "a dict of arrays, as from prefix_of or load_prefix", theta)
     sizes = model.config.cache_sizes

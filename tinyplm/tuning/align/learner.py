@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from ...hub import folders as hub
 from ...memory import keep_freed_memory
 from ...models.causal_model import CausalModel
 from ...models.model import Model
-from ...models.protocol import OutputOptions, Trainable
+from ...models.protocol import LossOptions, OutputOptions, Trainable
+from ...training.expert_load import parts_of
 from ...training.folders import new_folder
 from ...training.log import Log, Progress
 from ...training.settings import optimizer_of
@@ -120,6 +121,7 @@ class Learner:
         loss}, all with the samples on the first axis.  Inputs (N, K, T) are K sequences per sample:
         the model's outputs are then (N, K, ...).
         options: those of the model's outputs.
+        With settings.balance, the loss has the balance loss of the model's experts added to it.
         """
         if not isinstance(options, OutputOptions):
             raise wrong("options", "OutputOptions", options)
@@ -130,6 +132,10 @@ class Learner:
         if settings.dropout:
             key = random.fold(self.key, 1, self.done)
             batch["keys"] = {"key": random.sample_keys(key, np.arange(samples))}
+        size, workers = settings.micro_batch_size or samples, settings.workers
+        routers, joined = LossOptions(balance=getattr(settings, "balance", 0.0)), None
+        if routers.balance:
+            joined = parts_of(self.model, batch, routers, size, workers, lambda p: _flat(p)[0])
 
         def gradient(part: dict, emit: Callable) -> tuple[dict[str, Any], list[Tree]]:
             part = to_device(part, self.model.device)
@@ -137,16 +143,24 @@ class Learner:
             def emit_model(path: str, tree: Tree) -> None:
                 emit(f"model.{path}" if path else "model", tree)
 
-            inputs = {**part["inputs"], **part.get("keys", {})}
-            inputs, targets, shape = _flat_sequences(inputs, part.get("targets"))
-            outputs, *backs = self.model.outputs_in_parts(
-                emit_model, inputs, targets=targets, options=options, stacking=stacking
-            )
-            values, loss_back = loss(_with_shape(outputs, shape), self.extra, part.get("loss", {}))
-            doutputs, dextra = loss_back(1.0)
-            if dextra is not None:
-                emit("extra", dextra)
-            return values, backs.pop()(_without_shape(doutputs, shape))
+            inputs, targets, shape = _flat(part)
+            with nullcontext() if joined is None else joined.part() as load:
+                outputs, *backs = self.model.outputs_in_parts(
+                    emit_model, inputs, targets=targets, options=options, stacking=stacking
+                )
+                shaped = _with_shape(outputs, shape)
+                values, loss_back = loss(shaped, self.extra, part.get("loss", {}))
+                doutputs, dextra = loss_back(1.0)
+                doutputs = _without_shape(doutputs, shape)
+                if load is not None:
+                    mask = inputs.get("attention_mask")
+                    own = dataclasses.replace(routers, load=load)
+                    value, back = self.model.router_losses(None, outputs, mask=mask, options=own)
+                    values = {**values, "loss": values["loss"] + value, **load.losses}
+                    doutputs = {**doutputs, **back(1.0)[1]}
+                if dextra is not None:
+                    emit("extra", dextra)
+                return values, backs.pop()(doutputs)
 
         def add_part(path: str, tree: Tree, workers: int = 1) -> None:
             if path.startswith("model") and self._back is not None:
@@ -155,7 +169,6 @@ class Learner:
             self.optimizer.gradient.add(tree, path, workers=workers)
 
         sums: dict[str, float] = {}
-        size, workers = settings.micro_batch_size or samples, settings.workers
         optimizer = self.optimizer
         for values in add_gradients(gradient, batch, optimizer, add_part, size, workers, "model"):
             for name, value in values.items():
@@ -318,10 +331,9 @@ class Journal:
             write_json(folder / FACTS, {"settings": dataclasses.asdict(learner.settings), **facts})
 
 
-def _flat_sequences(
-    inputs: dict, targets: dict | None
-) -> tuple[dict[str, Any], dict | None, tuple[int, ...]]:
-    """(inputs, targets, (N, K) or (N,)): (N, K, T) as (N K, T)."""
+def _flat(part: dict[str, dict]) -> tuple[dict[str, Any], dict | None, tuple[int, ...]]:
+    """(inputs, targets, (N, K) or (N,)) of a part of a batch: (N, K, T) as (N K, T)."""
+    inputs, targets = {**part["inputs"], **part.get("keys", {})}, part.get("targets")
     shape = inputs["input_ids"].shape[:-1]
     if len(shape) == 2:
         keys = inputs.get("key")

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_out, check_whole, known_arguments
+from ...arguments import check_number, check_out, check_whole, known_arguments
 from ...core import IGNORED, Tree
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
+from ...models.routed_model import RoutedModel
+from ...training.expert_load import check_experts
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
@@ -30,12 +32,15 @@ class SFTSettings(EvaluatedSettings):
     """packed: the length of a row that holds several sequences, none seeing another (see
     data.packing), at most the model's context; batch_size then counts rows.  None: one sequence
     per row.
+    balance: the weight of the balance loss of a model with experts, added to the loss.
     """
 
     packed: int | None = None
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("balance", self.balance, least=0)
         check_whole("packed", self.packed, 1, or_none=True)
 
 
@@ -62,6 +67,7 @@ def sft(
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)
+    check_experts(settings, isinstance(model, RoutedModel), model)
     check_out(out)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_sequences(sequences, **limits, least=1)

@@ -1,0 +1,113 @@
+"""Models with latent attention: the layout for decoding, caches of the other attention, adapters."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import tinyplm
+from tests.laws import MODEL, relative_error
+from tests.support.families import tiny
+from tinyplm.core import flatten, tree_map
+from tinyplm.families import deepseek_v3
+from tinyplm.hub.names import count_parameters
+from tinyplm.layers.cache_size import numbers_per_token
+from tinyplm.tuning.adapters.lora import lora_of, merge_lora
+from tinyplm.tuning.adapters.prefix import prefix_of, prefix_parameters, with_prefix
+
+FAMILIES = ("deepseek_v2", "deepseek_v3")
+IDS = np.array([[5, 6, 7, 8], [9, 10, 1, 0]])
+QUERIES = {"low rank": ({}, {"Wdq", "Wuq"}), "one matrix": ({"q_lora_rank": None}, {"Wq"})}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_laid_out_for_decoding_it_is_the_same_model(family, tied):
+    model = tiny(family, tie_word_embeddings=tied)
+    quick = model.for_decoding()
+    assert quick.for_decoding() is quick and (quick is model) == (not tied)
+    expected = count_parameters(model.family.shapes(model.config))
+    assert quick.parameter_count() == model.parameter_count() == expected
+    assert relative_error(quick(IDS)[0]["logits"], model(IDS)[0]["logits"]) < MODEL
+    options = {"max_new_tokens": 4, "temperature": 0, "stop_ids": ()}
+    results = [tinyplm.generate(m, [5, 6], cached=c, **options)[0] for m in (model, quick) for c in (True, False)]
+    for other in results[1:]:
+        assert other.ids == results[0].ids
+        assert np.allclose(other.log_probabilities, results[0].log_probabilities, rtol=MODEL)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_of_the_other_attention_is_refused(family):
+    """In one line, before anything is written into it."""
+    latent, plain = tiny(family), tiny("llama")
+    C, R = latent.config.kv_lora_rank, latent.config.qk_rope_head_dim
+    assert numbers_per_token(**latent.config.cache_sizes) == latent.config.num_hidden_layers * (C + R)
+    for model, other in ((latent, plain), (plain, latent)):
+        cache = other.empty_cache(2, 6)
+        with pytest.raises(ValueError, match=r"^cache: expected .*'width': .*, got .*'width': .*$") as refused:
+            model(IDS, cache=cache)
+        assert "\n" not in str(refused.value)
+        assert all(not buffer.any() for layer in cache.layers for buffer in layer.values())
+        assert other(IDS, cache=cache)[0]["cache"].length == 4
+
+
+def test_a_cache_of_other_widths_is_refused():
+    model = tiny("deepseek_v2")
+    for change in ({"kv_lora_rank": 4}, {"qk_rope_head_dim": 2}):
+        with pytest.raises(ValueError, match=r"^cache: expected .*'c': 3, 'k_r': 4.*, got .*'c': .*'k_r': "):
+            model(IDS, cache=tiny("deepseek_v2", **change).empty_cache(2, 6))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prefix_is_refused(family):
+    """Keys and values of its own are what this attention lacks."""
+    model = tiny(family)
+    message = r"^model: expected attention with keys and values, for a prefix of those, got latent attention"
+    theta = prefix_parameters(tiny("llama"), rows=2)
+    calls = [
+        lambda: prefix_of(model, rows=2),
+        lambda: prefix_of(model, ids=[1, 2]),
+        lambda: prefix_parameters(model, rows=2),
+        lambda: with_prefix(model, theta),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("query", QUERIES)
+def test_lora_reaches_every_matrix_of_latent_attention(family, query):
+    """Each gets a gradient, that of the merged matrix taken back, and the merged model is what was trained."""
+    changes, own = QUERIES[query]
+    model = tiny(family, **changes)
+    names = sorted(own | {"Wdkv", "Wkr", "Wuk", "Wuv", "Wo"})
+    adapter = lora_of(model, rank=2, alpha=4.0, targets=names)
+    layers = range(model.config.num_hidden_layers)
+    assert adapter["theta"].keys() == {f"body.layers.{i}.attention.{name}" for i in layers for name in names}
+    draw = np.random.default_rng(0)
+    theta = tree_map(lambda a: a + draw.normal(0, 0.3, a.shape), adapter["theta"])
+    params, back = adapter["transform"](theta)
+    merged = merge_lora(model, theta, alpha=4.0)
+    assert relative_error(merged.params, params) == 0
+    loss = {"targets": {"logits": IDS[:, ::-1].copy()}, "input_ids": IDS}
+    whole = merged.loss(**loss)[1](1.0)
+    leaves, dtheta = flatten(whole), back(whole)
+    assert dtheta.keys() == theta.keys()
+    for path, factors in theta.items():
+        assert np.any(leaves[path]), path
+        assert relative_error(dtheta[path]["A"], leaves[path] @ factors["B"].T * 2.0) < MODEL
+        assert relative_error(dtheta[path]["B"], factors["A"].T @ leaves[path] * 2.0) < MODEL
+
+
+def test_671_billion_parameters_are_counted_from_shapes_alone():
+    """In less than 50 ms of CPU time; it takes 1."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        count = count_parameters(deepseek_v3.shapes(deepseek_v3.SIZES["deepseek-v3"]))
+        times.append(time.process_time() - start)
+    assert count == 671_026_404_352
+    assert min(times) < 0.05
