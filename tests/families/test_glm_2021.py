@@ -113,6 +113,9 @@ def test_one_position_has_0_as_the_second():
 def test_with_two_positions_a_sequence_may_be_longer_than_the_table():
     model, inputs = infilled(T=14)
     assert model.config.context == 6 and model.config.position_rows == 7 and model.config.cache_context == 14
+    assert model.empty_cache(1).capacity == 14
+    with pytest.raises(ValueError, match="capacity: expected an integer from 1 to 14, got 15"):
+        model.empty_cache(1, 15)
     assert model(**inputs, grad=False)[0]["logits"].shape == (2, 14, 11)
     with pytest.raises(ValueError, match=r"input_ids: expected at most 6 tokens, the context, got 14"):
         model(inputs["input_ids"])
@@ -123,7 +126,7 @@ def test_with_two_positions_a_sequence_may_be_longer_than_the_table():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"position_ids": np.zeros((2, 3, 7), int)}, "position_ids: expected shape (7,), (2, 7) or (2, 2, 7), got (2, 3, 7)"),
+        ({"position_ids": np.zeros((2, 3, 7), int)}, "position_ids: expected shape (7,) or (2, 7) or (2, 2, 7), got (2, 3, 7)"),
         ({"position_ids": np.full((2, 2, 7), 7)}, "position_ids: expected integers from 0 to 6, got 7"),
         ({"prefix_lengths": [1]}, "prefix_lengths: expected shape (2,), got (1,)"),
         ({"prefix_lengths": [1, 8]}, "prefix_lengths: expected integers from 0 to 7, got 8"),

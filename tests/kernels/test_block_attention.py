@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from unittest import mock
 
 import numpy as np
@@ -253,6 +254,10 @@ def test_narrow_windows_take_half_blocks(window, block):
             lambda q: Visible(3, 3, causal=True, window=2, prefix=np.array([1])),
             "expected causal without window, for a prefix, got window = 2 and causal = True",
         ),
+        (
+            lambda q: block_attention(q, q, q, mask=Visible(3, 3, causal=True, prefix=np.array([1, 2]))),
+            r"block_attention: mask: expected prefix \(1,\), got \(2,\)",
+        ),
         (lambda q: Visible(3, 3, prefix=np.array([1])), "got window = None and causal = False"),
         (
             lambda q: Visible(3, 3, causal=True, prefix=np.array([4])),
@@ -294,3 +299,23 @@ def test_a_mask_written_out_by_windows_of_every_length():
                 seen = (keys <= queries) & (keys > queries - (S if window is None else window))
                 mask = Visible(T, S, causal=True, window=window).array
                 assert np.array_equal(np.broadcast_to(True if mask is None else mask, (T, S)), seen), (T, S, window)
+
+
+def test_blocks_of_a_prefix_of_every_length():
+    """Written out and block by block, with queries that follow earlier places and without."""
+    for S in range(1, 7):
+        for T in range(1, S + 1):
+            at, keys = np.arange(S - T, S)[:, None], np.arange(S)
+            for prefix in range(S + 1):
+                seen = (keys <= at) | (keys < prefix)
+                visible = Visible(T, S, causal=True, prefix=np.array([prefix, S - prefix]))
+                whole = True if visible.array is None else visible.array
+                assert np.array_equal(np.broadcast_to(whole, (2, 1, T, S))[0, 0], seen)
+                for lo, hi in combinations(range(T + 1), 2):
+                    for sample in (None, 0):  # among all, and alone
+                        found, (within, partly) = np.zeros((2, 1, hi - lo, S), bool), visible.block(lo, hi, sample)
+                        found[..., within] = True
+                        for places, shown in partly:
+                            found[..., within][..., places] &= shown
+                        assert np.array_equal(found[0, 0], seen[lo:hi]), (S, T, prefix, lo, hi, sample)
+                    assert within.stop == np.flatnonzero(seen[lo:hi].any(axis=0))[-1] + 1

@@ -236,7 +236,7 @@ def test_deep_norm_with_alpha_1_is_post_norm_and_its_scales_are_those_of_glm_130
     assert np.array_equal(laws.call(block.block, deep, "cpu")[0], laws.call(block.block, case, "cpu")[0])
     alpha, beta = block.deep_norm_scales(70)
     assert abs(alpha * beta - 1) < rounding(4) and abs(alpha**2 - 140) < 140 * rounding(4)
-    with pytest.raises(ValueError, match="layers: expected an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match="layers: expected an integer from 1 to 2147483647, got 0"):
         block.deep_norm_scales(0)
     with pytest.raises(ValueError, match="deep_norm: alpha: expected a finite number > 0, got 0"):
         block.block(*case.args, **{**case.kwargs, "residual": partial(block.deep_norm, alpha=0)})

@@ -231,13 +231,13 @@ def test_bad_input_is_refused():
 
     for call, message in (
         (lambda: blanked([7, M, 9, 9], two), "ids: expected a text without mask, start and end tokens, got 1"),
-        (lambda: blanked([7, 8, 9], two), "spans: expected spans of 3 tokens in order, without overlap"),
-        (lambda: blanked([7] * 4, two[::-1]), "spans: expected spans of 4 tokens in order"),
+        (lambda: blanked([7, 8, 9], two), "spans: expected spans of 3 ids in order, without overlap"),
+        (lambda: blanked([7] * 4, two[::-1]), "spans: expected spans of 4 ids in order"),
         (lambda: blanked([7] * 4, [[1, 1]], [0]), "spans: expected [start, end) of one token or more each"),
         (lambda: blanked([7] * 4, two, [0, 0]), "order: expected 0 to 1 in any order"),
         (lambda: blanked([7] * 4, two, tokens=(1, 2)), "tokens: expected BlankTokens, got (1, 2)"),
-        (lambda: BlankTokens(1, 1, 2, 0), "BlankTokens: expected different ids for masks, start and end, got [1, 1, 2]"),
-        (lambda: BlankTokens(1, 2, None, 0), "special token: expected an id (does the vocabulary have"),
+        (lambda: BlankTokens(1, 1, 2, 0), "BlankTokens: expected different ids for first and mask_id, start_id, end_id"),
+        (lambda: BlankTokens(1, 2, None, 0), "BlankTokens: end_id: expected an id (does the vocabulary have"),
         (lambda: short_spans(9, key=1, rate=0.6), "rate: expected a finite number > 0 and <= 0.5, got 0.6"),
         (lambda: sentence_spans([0, 3, 3], key=1), "bounds: expected 0 < ... < n: where sentences start"),
         (lambda: document_span(0, key=1), "length: expected an integer from 1 to"),
@@ -260,12 +260,12 @@ def test_samples_that_do_not_fit_together_are_refused():
     other = at.copy()
     other[0, prefix : prefix + 3] = 1
     for call, message in (
-        (lambda: restored(at=at[:, :-1]), "position_ids: expected shape (2, 9), got (2, 8)"),
+        (lambda: restored(at=at[:, :-1]), "position_ids: expected shape (2, 9), as input_ids has, got (2, 8)"),
         (lambda: restored(ids=ids[1:], at=at[:, 1:], prefix=prefix - 1), "input_ids: expected [6] first, got [1]"),
-        (lambda: restored(prefix=prefix + 1), "input_ids: expected a start token first in part B"),
+        (lambda: restored(prefix=prefix + 1), "input_ids: expected a start token at prefix = 5, the first of part B, got 9"),
         (lambda: restored(at=other), "position_ids: expected one piece for each mask, at [1, 3], got [1, 1]"),
         (lambda: restored(at=at[:, ::-1]), "position_ids: expected 1 within the span at each start token"),
-        (lambda: restored(prefix=10), "prefix: expected an integer from 0 to 9, got 10"),
+        (lambda: restored(prefix=10), "prefix: expected an integer from 0 to 9, the number of input_ids, got 10"),
     ):
         with raises(message):
             call()

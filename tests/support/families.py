@@ -355,7 +355,7 @@ FAMILIES = {
 
 # One of each wiring: tests of the walk and of what stands around it run over these.  The others differ from one of them in a
 # piece, in fields or in names; tests of the numbers run over all.
-KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan"]
+KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan", "glm_2021"]
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 
 

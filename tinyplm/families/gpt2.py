@@ -199,8 +199,7 @@ def pieces(config: Config) -> decoder.Pieces:
     )
 
 
-walk = partial(decoder.body, pieces)
-output_matrix = causal_lm.output_matrix
+walk, output_matrix = partial(decoder.body, pieces), causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
 _QKV = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
@@ -217,6 +216,5 @@ NAMES = [
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
     *decoder.HEADS,
 ]
-PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
-SKIPPED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry
+PREFIX, SKIPPED = "transformer.", (r"\.attn\.(masked_)?bias$",)  # causal masks in old files
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # may stand in a file although the head is tied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..arguments import check_functions, check_number, check_whole
+from ..arguments import MOST, check_functions, check_number, check_whole
 from ..core import Array, Backward, Component, Tree, named
 from ..core.named import named_part
 from ..random import fold
@@ -143,7 +143,7 @@ def deep_norm_scales(layers: int) -> tuple[float, float]:
     Zeng et al. 2023 (GLM-130B), sec. 2.1; Wang et al. 2022, fig. 2, has (2 N)^(1/4) and
     (8 N)^(-1/4).
     """
-    check_whole("layers", layers, 1)
+    check_whole("layers", layers, 1, MOST)
     return (2 * layers) ** 0.5, (2 * layers) ** -0.5
 
 

@@ -166,12 +166,15 @@ class Visible:
         """(B, 1, 1, S): the keys of the prefix."""
         return _in_prefix(self.prefix, self.S, self.xp)
 
-    @cached_property
-    def _longest_prefix(self) -> int:
-        """Of all samples; S on a device, from which it would have to be read."""
+    def _prefixes(self, sample: int | None) -> tuple[int, int]:
+        """(shortest, longest) of this sample, or of all; 0 and S on a device, where they would have
+        to be read."""
         if self.prefix is None:
-            return 0
-        return int(self.prefix.max(initial=0)) if is_host(self.prefix) else self.S
+            return 0, 0
+        if not is_host(self.prefix):
+            return 0, self.S
+        lengths = self.prefix.tolist() if sample is None else [int(self.prefix[sample])]
+        return min(lengths), max(lengths)
 
     @cached_property
     def array(self) -> Any:
@@ -185,27 +188,30 @@ class Visible:
         padding = None if self.padding is None else padding_mask(self.padding)
         return combine_masks(band, padding, self.allowed)
 
-    def block(self, lo: int, hi: int) -> tuple[slice, list[tuple[slice, Any]]]:
+    def block(
+        self, lo: int, hi: int, sample: int | None = None
+    ) -> tuple[slice, list[tuple[slice, Any]]]:
         """(keys, partly) for the queries lo .. hi - 1: for attention that works block by block.
 
         keys: those that `causal`, `window` and `prefix` show to some of these queries (on a device
         all of them with a prefix).   partly: pairs of places among these keys and booleans
         broadcastable to (B, H, hi - lo, places), all of which must be True.
+        sample: the only one that matters; None for all.
         """
         first, last = lo + self.S - self.T, hi - 1 + self.S - self.T  # the queries' positions
+        shortest, longest = self._prefixes(sample)
         begin = 0 if self.window is None else max(0, first - self.window + 1)
-        end = max(last + 1, self._longest_prefix) if self.causal else self.S
+        end = max(last + 1, longest) if self.causal else self.S
         partly = []
-        if self.causal and first < last:  # the keys up to the first query are visible to all
-            keys = self.xp.arange(first + 1, last + 1)[:, None]
-            seen = (keys <= self.xp.arange(first, last + 1)).T
-            if self._longest_prefix > first + 1:
-                seen = seen | self._prefixed[..., first + 1 : last + 1]
-            partly.append((slice(first + 1 - begin, last + 1 - begin), seen))
-        if self.causal and end > last + 1:
-            partly.append(
-                (slice(last + 1 - begin, end - begin), self._prefixed[..., last + 1 : end])
-            )
+        start = max(first + 1, shortest)  # the keys before it are visible to all
+        if self.causal and start <= last:
+            keys, queries = (self.xp.arange(n, last + 1) for n in (start, first))
+            seen = (keys[:, None] <= queries).T
+            seen = seen | self._prefixed[..., start : last + 1] if longest > start else seen
+            partly.append((slice(start - begin, last + 1 - begin), seen))
+        beyond = max(last + 1, shortest)
+        if self.causal and beyond < end:
+            partly.append((slice(beyond - begin, end - begin), self._prefixed[..., beyond:end]))
         if self.window is not None and begin <= last - self.window:
             # the keys before the last query's window
             keys = self.xp.arange(begin, last - self.window + 1)[:, None]

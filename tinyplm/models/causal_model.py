@@ -236,8 +236,7 @@ class CausalModel(LanguageModel):
         name, rows = "position_ids", self.config.position_rows
         shapes = [(T,), (B, T), *([] if rows is None else [(B, 2, T)])]
         if positions.shape not in shapes:
-            *some, last = map(str, shapes)
-            raise mismatch(name, f"shape {', '.join(some)} or {last}", positions.shape)
+            raise mismatch(name, f"shape {' or '.join(map(str, shapes))}", positions.shape)
         context, cache_context = self.config.context, self.config.cache_context
         longest = min(context, cache_context) if cached else context
         checks.check_range(name, positions, rows if positions.ndim == 3 else longest)

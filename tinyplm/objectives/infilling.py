@@ -35,10 +35,12 @@ from ..arguments import (
     MOST,
     as_array,
     as_ids,
+    check_choice,
     check_key,
     check_number,
     check_whole,
     is_number,
+    is_whole,
     mismatch,
     wrong,
 )
@@ -70,14 +72,21 @@ class BlankTokens:
     first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        others = [i for i in (self.sentence_mask_id, self.document_mask_id) if i is not None]
-        ids = [self.mask_id, self.start_id, self.end_id, *others]
-        check_special("BlankTokens", {"first": self.first}, (*ids, self.pad_id))
-        if len(set(ids)) < len(ids) or set(ids) & set(self.first):
-            raise wrong("BlankTokens", "different ids for masks, start and end", ids)
+        check_special("BlankTokens", {"first": self.first}, ())
+        others = ("sentence_mask_id", "document_mask_id")
+        named = {n: getattr(self, n) for n in ("mask_id", "start_id", "end_id", "pad_id", *others)}
+        for name, i in named.items():
+            if not (i is None and name in others) and not (is_whole(i) and 0 <= i <= MOST):
+                expected = "an id (does the vocabulary have all special tokens?)"
+                raise wrong(f"BlankTokens: {name}", expected, i)
+        ids = [i for name, i in named.items() if name != "pad_id" and i is not None]
+        if len({*ids, *self.first}) < len(ids) + len(set(self.first)):
+            expected = f"different ids for first and {', '.join(named)}"
+            raise wrong("BlankTokens", expected, [*self.first, *named.values()])
 
     def mask(self, kind: str) -> int:
         """The mask token of a kind of blanks, a name in SHARES."""
+        check_choice("kind", kind, SHARES)
         named = {"sentences": self.sentence_mask_id, "document": self.document_mask_id}.get(kind)
         return self.mask_id if named is None else named
 
@@ -190,7 +199,7 @@ def blank_infilling(
         raise wrong("spans", "[start, end) of one token or more each, (k, 2)", spans)
     edges = np.concatenate([[0], spans.reshape(-1), [len(ids)]])
     if (np.diff(edges) < 0).any():
-        raise wrong("spans", f"spans of {len(ids)} tokens in order, without overlap", spans)
+        raise wrong("spans", f"spans of {len(ids)} ids in order, without overlap", spans)
     if sorted(order.tolist()) != list(range(len(spans))):
         raise wrong("order", f"0 to {len(spans) - 1} in any order", order)
     if (present := np.isin(ids, [*tokens.masks, tokens.start_id, tokens.end_id])).any():
@@ -231,10 +240,11 @@ def restore_blanks(
     """
     ids = as_ids("input_ids", input_ids)
     _check_tokens(tokens)
-    check_whole("prefix", prefix, 0, len(ids))
+    if not is_whole(prefix) or not 0 <= prefix <= len(ids):
+        raise wrong("prefix", f"an integer from 0 to {len(ids)}, the number of input_ids", prefix)
     at = as_array("position_ids", position_ids, "integers (2, n)", "iu", (2,))
     if at.shape != (2, len(ids)):
-        raise mismatch("position_ids", f"shape {(2, len(ids))}", at.shape)
+        raise mismatch("position_ids", f"shape {(2, len(ids))}, as input_ids has", at.shape)
     a, n = ids[:prefix], len(tokens.first)
     if a[:n].tolist() != list(tokens.first):
         raise mismatch("input_ids", f"{list(tokens.first)} first", a[:n].tolist())
@@ -242,7 +252,8 @@ def restore_blanks(
     if len(starts) != len(np.flatnonzero(at[1, prefix:] == 1)) or (at[1, starts] != 1).any():
         raise wrong("position_ids", "1 within the span at each start token", at[1, starts])
     if len(ids) > prefix and (not len(starts) or starts[0] != prefix):
-        raise mismatch("input_ids", "a start token first in part B", int(ids[prefix]))
+        expected = f"a start token at prefix = {prefix}, the first of part B"
+        raise mismatch("input_ids", expected, int(ids[prefix]))
     masks = np.flatnonzero(np.isin(a, tokens.masks))
     if not np.array_equal(np.sort(at[0, starts]), masks):
         expected = f"one piece for each mask, at {masks.tolist()[:9]}"
