@@ -28,7 +28,6 @@ from tinyplm.memory import keep_freed_memory
 from tinyplm.models.seq2seq_model import Seq2SeqModel
 from tinyplm.training import incremental
 
-MODULES = "modules"  # of --draft
 
 def sampling_options(parser: Parser) -> None:
     """The folder and the sampling options, shared with examples/chat.py."""
@@ -183,7 +182,7 @@ def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Nam
 def main() -> None:
     options = parser().options()
     keep_freed_memory()
-    own = options.draft == MODULES
+    own = options.draft == "modules"
     model = load(options, task="multi_token_lm" if own else None)
     tokenizer = model.text_tokenizer()
     prompts = [encoded(model, prompt) for prompt in options.prompt]

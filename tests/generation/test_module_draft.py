@@ -77,15 +77,14 @@ def full_proposals(model, text, proposed):
 
 @pytest.fixture
 def rounds(monkeypatch):
-    """What was proposed: for each text of each round (ids, proposals, the distributions that they were drawn from)."""
+    """What was proposed: in each round for each text (ids, proposals, the distributions that they were drawn from)."""
     seen = []
 
     def propose(self, counts, generators, propose=ModuleDraft.propose):
         texts = [list(text) for text in self.texts]
+        assert self.unread <= max(len(self.modules), self.longest + 1), "more than a round leaves"
         found = propose(self, counts, generators)
-        for n, text in enumerate(texts):
-            tokens = found.tokens[n]
-            seen.append((text, tokens, [found.probabilities[step][n] for step in range(len(tokens))]))
+        seen.append([(text, found.tokens[n], [q[n] for q in found.probabilities]) for n, text in enumerate(texts)])
         return found
 
     monkeypatch.setattr(ModuleDraft, "propose", propose)
@@ -102,12 +101,35 @@ def test_proposals_are_those_of_whole_passes(rounds, modules, draft_length, opti
     rounds.clear()  # those of `livelier`
     generate(model, [*PROMPTS, LONG], draft="modules", draft_length=draft_length, statistics=counts, **limits)
     assert 0 < counts.accepted < counts.checked
-    for text, tokens, distributions in rounds:
+    assert_whole(model, rounds, 0.8)
+    lengths = [len(tokens) for texts in rounds for _, tokens, _ in texts]
+    assert max(lengths) == draft_length and sum(lengths) == counts.proposed
+
+
+def assert_whole(model, rounds, temperature):
+    for text, tokens, distributions in (found for texts in rounds for found in texts):
         for logits, q in zip(full_proposals(model, text, tokens), distributions):
-            expected = np.exp((logits - logits.max()) / 0.8)
+            expected = np.exp((logits - logits.max()) / temperature)
             assert np.max(np.abs(q - expected / expected.sum())) < MODEL
-    assert max(len(tokens) for _, tokens, _ in rounds) == draft_length
-    assert sum(len(tokens) for _, tokens, _ in rounds) == counts.proposed
+
+
+def test_proposals_after_rounds_in_which_not_all_modules_proposed(rounds):
+    """Stop tokens end the proposals, and the target refuses them: those modules are asked again later."""
+    model, fewer = knowing(3), 0
+    flat = flatten(model.params)
+    rng = np.random.default_rng(0)
+    for path in flat:  # they know less, and more of the places before
+        if path.startswith("body.multi_token"):
+            flat[path] = flat[path] + rng.normal(0, 0.3, flat[path].shape)
+    model.params = unflatten(flat, model.params)
+    for seed in range(12):
+        options = {"stop_ids": [0, 1, 2], "max_new_tokens": 20, "temperature": 0.7, "seed": seed}
+        generate(model, [LONG, [4, 5]], draft="modules", draft_length=4, **options)
+        most = [max(len(tokens) for _, tokens, _ in texts) for texts in rounds]
+        fewer += any(a < 3 <= b for a, b in zip(most, most[1:]))
+        assert_whole(model, rounds, 0.7)
+        rounds.clear()
+    assert fewer > 2
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1.3, "seed": 5}])

@@ -34,7 +34,6 @@ from .sampling import Sampling, chosen_log_probabilities, inverted
 from .settings import GenerationSettings, stops_of
 from .state import check_prompts
 
-
 Draft = Model | Literal["modules"]  # the target's own modules for later tokens
 
 
