@@ -124,7 +124,7 @@ def test_proposals_after_rounds_in_which_not_all_modules_proposed(rounds):
     model.params = unflatten(flat, model.params)
     for seed in range(12):
         options = {"stop_ids": [0, 1, 2], "max_new_tokens": 20, "temperature": 0.7, "seed": seed}
-        generate(model, [LONG, [4, 5]], draft="modules", draft_length=4, **options)
+        generate(model, [LONG, [4, 5]], draft="modules", draft_length=3, **options)
         most = [max(len(tokens) for _, tokens, _ in texts) for texts in rounds]
         fewer += any(a < 3 <= b for a, b in zip(most, most[1:]))
         assert_whole(model, rounds, 0.7)
