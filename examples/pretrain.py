@@ -40,11 +40,12 @@ from common import (
 from decoders import TITLES, decoders, sized
 
 import tinyplm
-from tinyplm.arguments import check_choice
+from tinyplm.arguments import check_choice, mismatch
 from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation import baseline_rows, format_rows, row
+from tinyplm.families import MULTI_TOKEN
 from tinyplm.files import read_json, sole_writer, write_json
 from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
@@ -104,6 +105,10 @@ def configure(options: dict, vocab_size: int) -> Any:
     """The model's configuration."""
     module, size, context = FAMILIES[options["family"]], options["size"], options["context"]
     layers, width, heads = SIZES.get(size, (1, 64, 1))
+    later = {"num_nextn_predict_layers": options["multi_token"]} if options["multi_token"] else {}
+    if later and not hasattr(module, "module_shapes"):
+        expected = f"0, since {TITLES[options['family']]} has no modules for later tokens"
+        raise mismatch("--multi-token", expected, options["multi_token"])
     small = sized(
         module,
         vocab_size=vocab_size,
@@ -112,6 +117,7 @@ def configure(options: dict, vocab_size: int) -> Any:
         heads=heads,
         context=context,
         dropout=options["dropout"],
+        **later,
     )
     if size in SIZES:
         return small
@@ -120,7 +126,7 @@ def configure(options: dict, vocab_size: int) -> Any:
     own += ("bos_token_id", "eos_token_id", "original_max_position_embeddings")
     fields = [f.name for f in dataclasses.fields(small)]
     kept = [n for n in fields if n in own or n.endswith(("_pdrop", "_dropout"))]
-    return make_config(module, size, **{n: getattr(small, n) for n in kept})
+    return make_config(module, size, **{n: getattr(small, n) for n in kept}, **later)
 
 
 def plan(options: dict) -> Settings:
@@ -196,7 +202,8 @@ def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> Non
     check_corpus(tokens[0], settings)
     config = configure(options, facts["vocab_size"])
     places = {"key": options["seed"], "device": options["device"]}
-    model = tinyplm.create(options["family"], config, **places)
+    task = MULTI_TOKEN if options["multi_token"] else None
+    model = tinyplm.create(options["family"], config, task=task, **places)
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     resume = started(out)  # false if it was killed before its first checkpoint
@@ -258,6 +265,9 @@ def parser() -> Parser:
         "Step of the biases that balance the experts of DeepSeek-V3, which has no need of a loss."
     )
     option("--bias-rate", 0.001, rate, number(least=0.0))
+    later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
+    later += "validation loss are of the model without them."
+    option("--multi-token", 0, later, whole())
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--seed", 0, "Random seed.", whole())
     option("--samples", 2, "Number of texts sampled at the end.", whole())

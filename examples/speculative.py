@@ -147,10 +147,7 @@ def main() -> None:
         print(f"{f'g = {g}':<8}{rate:>9.1%}{rows[-1][1]:>10.2f}{tokens:>10.2f}", end="")
         print(f"{1 / seconds:>11.0f}{rows[-1][3]:>10.2f}{rows[-1][4]:>10.2f}")
     best = max(rows, key=lambda row: row[3])
-    if best[3] > 1:
-        print(f"\nfastest: g = {best[0]}, {best[3]:.2f} times as fast as plain decoding here")
-    else:
-        print("\nfastest: plain decoding; here the draft costs more than it saves")
+    print(f"\nfastest: g = {best[0]}, {best[3]:.2f} times as fast as plain decoding here")
     if options.target is None:
         print(f"try     {command('generate.py', out / 'target', '--draft', out / 'draft')}")
 

@@ -48,7 +48,7 @@ def prepare(trained, monkeypatch):
     decoder.tokenizer = trained
     Path("all-MiniLM-L6-v2").symlink_to(minilm.folder())
     for model, folders in (
-        (decoder, ("path/to/a/hugging-face/folder", "my-model")),
+        (decoder, ("path/to/a/hugging-face/folder", "path/to/a/smaller/folder", "my-model")),
         (tuning.model(dtype="float32"), ("bert-folder",)),
     ):
         for folder in folders:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tinyplm
+from tests.laws import equal
 from tests.support.scripts import Outcome, shell
 from tinyplm.data import packing
 from tinyplm.training import loop
@@ -92,6 +94,22 @@ def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, opti
     assert "Sample" not in outcome.out
 
 
+def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts):
+    out = tmp_path / "out"
+    options = ("--family", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
+    outcome = run("pretrain.py", *QUICK, "--text", *texts, *options)
+    assert outcome.code == 0 and "DeepSeek-V3, " in outcome.out and "Sample 1:" in outcome.out, outcome.err
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.3 for r in records if "loss" in r)
+    whole = tinyplm.load(out / "step-6", task="multi_token_lm")
+    assert len(whole.params["body"]["multi_token"]) == 2 == whole.config.num_nextn_predict_layers
+    shutil.rmtree(out / "step-6")
+    for pointer in ("latest", "best"):
+        (out / pointer).write_text("step-5\n")
+    assert run("pretrain.py", "--out", str(out), "--resume").code == 0
+    assert equal(tinyplm.load(out / "step-6", task="multi_token_lm").params, whole.params)
+
+
 # -------------------------------------------------------------------------------------------------------- invalid input
 
 # Options passed instead of, or in addition to, valid ones; and words that the error line must contain.
@@ -127,6 +145,8 @@ WRONG = {
     "balance of no experts": (("--balance", "0.1"), "0, since GPT-2 has no experts"),
     "z-loss of no experts": (("--z-loss", "0.1"), "0, since GPT-2 has no experts"),
     "bias rate": (("--bias-rate", "-1"), "got -1"),
+    "modules": (("--family", "deepseek_v3", "--multi-token", "-1"), "got -1"),
+    "no modules": (("--multi-token", "1"), "0, since GPT-2 has no modules for later tokens, got 1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

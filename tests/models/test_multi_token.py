@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import reference.models.deepseek_v3 as ref
+import tinyplm
 from tests.exact_gradients import EXACT
 from tests.laws import MODEL, apart, equal, leaves, relative_error
 from tests.support.encoder_families import keys_of_masks
@@ -17,6 +18,7 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.families import deepseek_v3, shapes_of
 from tinyplm.hub.names import count_parameters
+from tinyplm.models.routed import active_parameters
 
 VARIANTS = {
     "two, all layers dense": (2, {"first_k_dense_replace": 2}),
@@ -300,7 +302,17 @@ def test_the_published_number_of_parameters():
     assert math.prod(shapes["head"]["W"]) == table
     assert total + own + 2 * table == 680_571_043_840 + 3_918_786_560
     assert count_parameters(shapes_of(deepseek_v3, config, "multi_token_lm")) == total + own
-    experts = count_parameters(module["block"]["mlp"]["experts"])
-    idle = experts - experts * config.num_experts_per_tok // config.n_routed_experts
+    active, block_active = (active_parameters(tree, config.top_k) for tree in (shapes, {"block": module["block"]}))
     assert [round(n / 1e9) for n in (total, own + 2 * table)] == [671, 13]
-    assert [round(n / 1e9, 1) for n in (block, total - 58 * idle - table, block - idle + table)] == [11.5, 36.6, 1.5]
+    assert [round(n / 1e9, 1) for n in (block, active - table, block_active + table)] == [11.5, 36.6, 1.5]
+
+
+def test_a_trace_computes_the_same_bits_and_names_the_modules():
+    model, given = model_of("two"), rows("right")
+    options = {"targets": {"logits": given.targets}, "multi_token": 0.3, "balance": 0.1, **given.inputs}
+    loss, backward = model.loss(**options)
+    gradient = backward(0.7)
+    with tinyplm.trace() as t:
+        traced, traced_backward = model.loss(**options)
+    assert traced == loss and equal(traced_backward(0.7), gradient) and equal(t.gradients, gradient)
+    assert t["multi_token.1"].value.shape == (3, 3, 6) and t["multi_token.1.attention"].gradient.any()

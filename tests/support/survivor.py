@@ -31,9 +31,10 @@ ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # rmtree a
 
 
 def run(out: Path, progress: bool = False, family: str = "gpt2", **changes: Any) -> State:
-    """Start a run, or resume it."""
-    dropout = next(iter(families.FAMILIES[family].dropout))
-    model = families.tiny(family, **{dropout: 0.1}, dtype="float32")
+    """Start a run, or resume it; family: its name, or "name, task"."""
+    family, _, task = family.partition(", ")
+    row = families.FAMILIES[family]
+    model = families.randomised(family, row.config, task or None, 0, "float32", {next(iter(row.dropout)): 0.1})
     settings = Settings(**{**QUICK, **changes})
     return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
 

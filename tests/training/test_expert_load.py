@@ -28,6 +28,7 @@ from tinyplm.tuning.data.sequences import answered
 WEIGHTS = {"balance": 3.0, "z_loss": 0.5}  # large, so that a wrong gradient of theirs is seen
 ROUTED = {"mixtral": {}, "deepseek_v2": {}, "deepseek_v3": {"first_k_dense_replace": 0, "topk_group": 2},
           "deepseek_v3, multi_token_lm": {}}  # fmt: skip
+LATER = {"multi_token": 2.0}  # of a model with modules for later tokens
 MASK = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]])
 
 
@@ -43,7 +44,11 @@ def batch(masked=True):
 
 
 def settings_of(micro=None, workers=1, **changes):
-    return Settings(batch_size=5, micro_batch_size=micro, workers=workers, sequence_length=5, **{**WEIGHTS, **changes})
+    return Settings(batch_size=5, micro_batch_size=micro, workers=workers, sequence_length=5, **{**WEIGHTS, **LATER, **changes})
+
+
+def later(name):
+    return LATER if "multi_token" in name else {}
 
 
 # ------------------------------------------------------------------------------------------------------------ parts of a step
@@ -65,7 +70,7 @@ def test_micro_batches_and_shards_equal_one_batch(name, masked, micro, workers):
     parts_loss, parts, parts_load = gradient(name, micro, workers, masked)
     assert parts_loss == pytest.approx(loss, rel=MODEL) and relative_error(parts, expected) < MODEL
     assert parts_load.whole_counts() == load.whole_counts() and load.counts.sum() > 0
-    assert parts_load.losses.keys() == {"balance_loss", "z_loss"}
+    assert parts_load.losses.keys() == {"balance_loss", "z_loss"} | {f"{n}_loss" for n in later(name)}
     for term, value in parts_load.losses.items():
         assert float(value) == pytest.approx(float(load.losses[term]), rel=MODEL)
     again = gradient(name, micro, workers, masked)
@@ -77,17 +82,23 @@ def test_micro_batches_and_shards_equal_one_batch(name, masked, micro, workers):
 def test_one_batch_is_the_models_own_loss(name, masked):
     loss, found, load = gradient(name, None, 1, masked, key=None)
     model, (inputs, targets) = tiny(name), batch(masked)
-    expected, back = model.loss(targets={"logits": targets}, **WEIGHTS, **inputs)
+    expected, back = model.loss(targets={"logits": targets}, **WEIGHTS, **later(name), **inputs)
     assert loss == pytest.approx(float(expected), rel=MODEL)
     assert relative_error(found, back(1.0)) < MODEL
     chosen = model(**inputs, grad=False)[0]["chosen_experts"]
     real = np.repeat((MASK > 0 if masked else MASK >= 0)[..., None], chosen.shape[2], axis=2)
     if "multi_token" in name:
+        real[:, :-1, -1] &= real[:, 1:, 0]
         real[:, -1, -1] = False  # its module has no token after the last
     counts = [np.bincount(chosen[:, :, i][real[:, :, i]].ravel(), minlength=4).tolist() for i in range(chosen.shape[2])]
     assert load.whole_counts() == counts and equal(model.expert_counts(inputs), load.counts)
     pure, _ = model.loss(targets={"logits": targets}, grad=False, **inputs)
-    terms = sum(WEIGHTS[n] * float(load.losses[m]) for n, m in (("balance", "balance_loss"), ("z_loss", "z_loss")))
+    weights = {
+        "balance_loss": WEIGHTS["balance"],
+        "z_loss": WEIGHTS["z_loss"],
+        **{f"{n}_loss": w for n, w in later(name).items()},
+    }
+    terms = sum(w * float(load.losses[term]) for term, w in weights.items())
     assert loss == pytest.approx(float(pure) + terms, rel=MODEL)
 
 
@@ -216,7 +227,7 @@ def test_a_step_updates_the_biases_from_the_counts_of_all_its_parts():
 OPTIONS = {"balance": 0.5, "z_loss": 0.01, "bias_rate": 0.25, "micro_batch_size": 3, "workers": 2}
 
 
-@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "deepseek_v3, multi_token_lm"])
 @pytest.mark.parametrize("full_every", [1, 3])
 @pytest.mark.parametrize("step", [3, 4])
 def test_resume_is_bit_equal_in_the_buffers_too(tmp_path, name, full_every, step):
@@ -225,15 +236,17 @@ def test_resume_is_bit_equal_in_the_buffers_too(tmp_path, name, full_every, step
     with interrupted(step):
         run(tmp_path / "broken", **options)
     latest = find(tmp_path / "broken")
-    assert (latest / "increment.safetensors").exists() == (full_every == 3 and step == 3)
+    best = None if "multi_token" in name else 4  # of the two, which is saved in full
+    assert (latest / "increment.safetensors").exists() == (full_every == 3 and step != best)
     run(tmp_path / "broken", **options)
     expected, found = contents(tmp_path / "whole"), contents(tmp_path / "broken")
     assert found.keys() == expected.keys()
     for file in expected:
         assert found[file] == expected[file], f"{file} differs"
-    if name == "deepseek_v3":
-        none, bias = tinyplm.load(tmp_path / "whole/step-5").buffers["corrections"]
-        assert none is None and bias.any()
+    if name != "mixtral":
+        task = name.partition(", ")[2] or None
+        none, *biases = tinyplm.load(tmp_path / "whole/step-5", task=task).buffers["corrections"]
+        assert none is None and len(biases) == 1 + bool(task) and all(bias.any() for bias in biases)
 
 
 def test_the_log_has_the_load_and_validation_is_the_language_models_loss(tmp_path):
@@ -255,6 +268,21 @@ def test_the_log_has_the_load_and_validation_is_the_language_models_loss(tmp_pat
     total, count = evaluate(tinyplm.load(tmp_path / "step-4"), TOKENS[:40], length=5)
     assert judged[-1]["validation_loss"] == total / count
     assert steps[0]["loss"] > 5 + judged[0]["validation_loss"] / 2  # with 5 times a balance loss of at least 2
+
+
+def test_modules_for_later_tokens_train_and_are_saved(tmp_path):
+    """The log has their loss, validation is the plain model's, and the checkpoint loads with and without them."""
+    run(tmp_path, family="deepseek_v3, multi_token_lm", steps=4, balance=0.0, multi_token=0.5)
+    records = list(log.read(tmp_path / "log.jsonl"))
+    steps, judged = ([r for r in records if name in r] for name in ("gradient_norm", "validation_loss"))
+    assert all(0.5 * r["multi_token_loss"] < r["loss"] and "balance_loss" not in r and len(r["load_max"]) == 2 for r in steps)
+    plain, whole = (tinyplm.load(tmp_path / "step-4", task=task) for task in (None, "multi_token_lm"))
+    assert plain.parameter_count() < whole.parameter_count()
+    for model in (plain, whole):
+        total, count = evaluate(model, TOKENS[:40], length=5)
+        assert judged[-1]["validation_loss"] == total / count
+    first = families.randomised("deepseek_v3", families.FAMILIES["deepseek_v3"].config, "multi_token_lm", 0, "float32", {})
+    assert not equal(first.params["body"]["multi_token"], whole.params["body"]["multi_token"])
 
 
 def test_the_record_of_a_load():

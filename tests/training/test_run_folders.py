@@ -66,6 +66,7 @@ def refusal(call, match: str) -> str:
     (("settings", "steps"), "x", "settings.steps was 'x', now 4"),
     (("settings", "seed"), "s" * 10**6, "settings.seed was 'sss"),
     (("environment",), 5, "environment: expected an object, got 5"),
+    (("task",), 5, "task: expected a string, got 5"),
     (("increment",), {"base": "../../x", "number": 1}, "increment: expected the name and number of its base"),
     (("increment",), {"base": 5, "number": 1}, "increment: expected the name and number of its base"),
     (("data",), ["x"], "the token data"),

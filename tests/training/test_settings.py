@@ -70,7 +70,7 @@ RUN = {
     "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
     "eps": NOT_NEGATIVE, "clip": POSITIVE, "smoothing": SHARE, "seed": SEED, "checkpointing": whole(),
     "save_minutes": number(least=0, none=True), "patience": EVERY, "min_improvement": NOT_NEGATIVE,
-    "balance": number(least=0, none=True), "z_loss": NOT_NEGATIVE, "bias_rate": NOT_NEGATIVE,
+    "balance": number(least=0, none=True), "z_loss": NOT_NEGATIVE, "multi_token": NOT_NEGATIVE, "bias_rate": NOT_NEGATIVE,
 }  # fmt: skip
 TUNING = {
     **dict.fromkeys(("epochs", "batch_size", "workers"), COUNT), "learning_rate": POSITIVE, "warmup": SHARE,

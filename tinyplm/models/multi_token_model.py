@@ -83,14 +83,10 @@ class MultiTokenModel(RoutedModel):
         routing = super()._routing(states, attention_mask)
         if "later_hidden" not in states:
             return routing
-        real = routing.weights[:, :, 0]
-        later = later_targets(
-            real, modules=states["later_hidden"].shape[2], attention_mask=attention_mask, fill=0
-        )
-        weights = array_module(real).concatenate(
-            [routing.weights[:, :, : -later.shape[2]], later], axis=2
-        )
-        return routing._replace(weights=weights)
+        weights, n = routing.weights, states["later_hidden"].shape[2]
+        shift = partial(later_targets, modules=n, attention_mask=attention_mask, fill=0)
+        own = [weights[:, :, :-n], shift(weights[:, :, 0])]
+        return routing._replace(weights=array_module(weights).concatenate(own, axis=2))
 
     def _later(
         self, params: Tree, states: dict[str, Any], *, inputs: Arrays, loss: LossInputs, grad: bool
@@ -98,16 +94,11 @@ class MultiTokenModel(RoutedModel):
         """The mean of the modules' losses, a head."""
         if "later_hidden" not in states:  # a single token has none after it
             return 0.0, lambda dloss: (None, {})
-        given, weights, later = (
-            logits_alone(loss.targets, loss.total),
-            loss.weights,
-            states["later_hidden"],
-        )
-        targets = given["targets"]
+        given, later = logits_alone(loss.targets, loss.total), states["later_hidden"]
+        targets, weights, load = given["targets"], loss.weights, loss.options.load
         _, total = counted_weights(later, targets != IGNORED, weights, given["total"])
-        shift = partial(
-            later_targets, modules=later.shape[2], attention_mask=inputs.get("attention_mask")
-        )
+        mask = inputs.get("attention_mask")
+        shift = partial(later_targets, modules=later.shape[2], attention_mask=mask)
         f = partial(
             vocabulary_cross_entropy,
             targets=shift(targets),
@@ -119,6 +110,8 @@ class MultiTokenModel(RoutedModel):
             grad=grad,
         )
         value, back = vocabulary_head(f, self.family, self.config)(params, later)
+        if load is not None:
+            load.report({"multi_token_loss": value})
 
         def backward(dloss: Any) -> tuple[Tree, dict[str, Any]]:
             dparams, dlater = back(dloss)

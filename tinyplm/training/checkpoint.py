@@ -21,7 +21,13 @@ from .folders import OPTIMIZER, read_trainer
 from .settings import Settings
 
 # settings that older runs do not have, with values that change nothing
-LATER = {"optimizer": "adamw", "balance": None, "z_loss": 0.0, "bias_rate": 1e-3}
+LATER = {
+    "optimizer": "adamw",
+    "balance": None,
+    "z_loss": 0.0,
+    "multi_token": 0.3,
+    "bias_rate": 1e-3,
+}
 
 
 class SaveError(OSError):
@@ -91,6 +97,7 @@ def save(
         "updates": optimizer.t,
         "settings": dataclasses.asdict(settings),
         "data": data,
+        "task": model.task,  # a file may be read for several
         "environment": environment.describe(settings.workers, model.device),
     }
     folder = out / f"step-{state.step}"

@@ -23,6 +23,7 @@ from ..arguments import mismatch
 from ..backend import to_device, to_host
 from ..core import Tree, map_shards, tree_map
 from ..losses.balance import updated_bias
+from ..models.multi_token_model import MultiTokenModel
 from ..models.protocol import LossOptions, Trainable
 from ..models.routed_model import RoutedModel
 
@@ -32,7 +33,7 @@ class ExpertLoad:
     """What training.step.accumulate reports of a step of a model with experts.
 
     counts  (L, X): how many tokens chose each expert of each layer; None without experts
-    losses  {"balance_loss", "z_loss"}, without their weights: those that are on
+    losses  {"balance_loss", "z_loss", "multi_token_loss"}, without their weights: those that are on
     """
 
     counts: Any = None
@@ -56,12 +57,16 @@ def check_experts(settings: Any, routed: bool, what: Any) -> None:
 
 
 def router_weights(model: Trainable, settings: Any) -> dict[str, Any]:
-    """The weights of LossOptions: the settings' own; where balance is None, the config's."""
+    """The weights of LossOptions: the settings' own; where balance is None, the config's.
+
+    multi_token is that of a model with modules for later tokens.
+    """
     if not isinstance(model, RoutedModel):
         return {}
     balance = getattr(settings, "balance", 0.0)
     balance = model.config.balance if balance is None else balance
-    return {"balance": balance, "z_loss": getattr(settings, "z_loss", 0.0)}
+    later = getattr(settings, "multi_token", 0.0) if isinstance(model, MultiTokenModel) else 0.0
+    return {"balance": balance, "z_loss": getattr(settings, "z_loss", 0.0), "multi_token": later}
 
 
 # ---------------------------------------------------------------------------- the parts of one step
@@ -196,7 +201,7 @@ def load_record(load: ExpertLoad) -> dict[str, Any]:
     load_max, load_min  the counts of the busiest and the idlest expert / the mean count
     load_entropy        -sum p log p / log X,   p = counts / their sum: 1 if all are equal
     dropped_tokens      0: an expert has no capacity, and takes all tokens that choose it
-    balance_loss, z_loss, without their weights, if they are on
+    balance_loss, z_loss, multi_token_loss, without their weights, if they are on
     """
     if load.counts is None:
         return {}

@@ -91,7 +91,9 @@ def write_full(
 
 def read_full(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     """(model on the host, moments, contents of trainer.json) of a full folder."""
-    return hub.load(folder), read_safetensors(folder / OPTIMIZER)[0], read_trainer(folder)
+    trainer = read_trainer(folder)
+    model = hub.load(folder, task=trainer.get("task"))  # older runs do not name it
+    return model, read_safetensors(folder / OPTIMIZER)[0], trainer
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
@@ -104,6 +106,8 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     for name in ("state", "settings", "environment", "increment"):
         if not isinstance(trainer.get(name, {}), dict):
             raise ValueError(f"{file}: {wrong(name, 'an object', trainer[name])}")
+    if not isinstance(trainer.get("task", ""), str):
+        raise ValueError(f"{file}: {wrong('task', 'a string', trainer['task'])}")
     if (increment := trainer.get("increment")) is not None:
         base, number = increment.get("base"), increment.get("number")
         right = isinstance(base, str) and re.fullmatch(r"step-\d{1,18}", base)

@@ -51,6 +51,7 @@ class Settings:
     smoothing: float = 0.0  # label smoothing
     balance: float | None = None  # weight of the experts' balance loss; None = the config's own
     z_loss: float = 0.0  # weight of the routers' z-loss
+    multi_token: float = 0.3  # weight of the loss of modules for later tokens, if a model has them
     bias_rate: float = 1e-3  # of the routers' biases, where a model has them (DeepSeek-V3)
     seed: int = 0
 
@@ -84,7 +85,7 @@ class Settings:
         check_number("min_improvement", self.min_improvement, least=0)
         check_number("smoothing", self.smoothing, least=0, below=1)
         check_number("balance", self.balance, least=0, or_none=True)
-        for name in ("z_loss", "bias_rate"):
+        for name in ("z_loss", "multi_token", "bias_rate"):
             check_number(name, getattr(self, name), least=0)
         check_number("floor", self.floor, least=0, most=self.learning_rate)
         self.rate(0)  # the schedule checks its name and the warm-up

@@ -41,7 +41,7 @@ def accumulate(
     Each part's loss is divided by the number of targets of the whole batch, so k micro-batches or n
     shards add up to exactly the loss and gradient of one batch.  Parts are added in order.
     settings: uses its micro_size, workers, smoothing, checkpointing and, if present, auxiliary and,
-    of a model with experts, balance and z_loss.
+    of a model with experts, balance, z_loss and multi_token.
     key: an integer for dropout; a sample's mask depends on the key and on its number in the batch,
     not on how the batch is split.
     frozen: the number of layers at the bottom without a gradient.  Gradients of parameters that the

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...core import flatten, unflatten
-from ...families import check_task, family, is_seq2seq, shapes_of
+from ...families import buffer_shapes_of, check_task, family, is_seq2seq, shapes_of
 from ...hub import create, gradients_by_hub_name
 from ...models.config import to_dict
 from ...models.names import expand, leaves_of, names_of, to_hub
@@ -66,7 +66,7 @@ def built(weights: Mapping[str, np.ndarray], keywords: Mapping[str, Any]) -> Any
     model = create(
         keywords["family"], keywords["config"], task=keywords["task"], dtype=dtype
     )  # with new parameters, which are replaced
-    leaves = leaves_of(model.params)
+    leaves = leaves_of({**model.params, "buffers": model.buffers})
     for hub, paths, op in expand(names_of(model.family, model.config), leaves):
         parts = op.to_tree(weights[hub], [leaves[path].shape for path in paths])
         for path, part in zip(paths, parts):
@@ -86,7 +86,7 @@ def _cached(model: Any, inputs: dict[str, Any], prefill: int) -> Result:
         rows.append(step["logits"])
     outputs = {"output.logits": full["logits"], "output.cached_logits": np.concatenate(rows, 1)}
     for i, layer in enumerate(cache.layers):
-        outputs |= {f"output.cache.{i}.{n}": layer[n].copy() for n in "kv"}
+        outputs |= {f"output.cache.{i}.{n}": layer[n].copy() for n in layer}
     return Result(outputs)
 
 
@@ -115,13 +115,14 @@ def _made(name: str, variant: Variant, number: int) -> Made:
     rng = Draws((31, *name.encode(), number))
     task = check_task(module, variant.task)
     config = variant.config
-    shapes = flatten(shapes_of(module, config, task))
+    tree = {**shapes_of(module, config, task), "buffers": buffer_shapes_of(module, config, task)}
+    shapes = flatten(tree)
     leaves = {
         path: rng.normal(0, 0.3, shape) + (1.0 if path.endswith("gamma") else 0.0)
         for path, shape in shapes.items()
     }
     names = names_of(module, config)
-    weights = to_hub(unflatten(leaves, shapes_of(module, config, task)), names)
+    weights = to_hub(unflatten(leaves, tree), names)
     inputs = variant.inputs(rng, module, config, task)
     if variant.prefill is None:
         model: Any = create(name, config, task=task, dtype="float64")

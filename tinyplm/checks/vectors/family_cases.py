@@ -16,11 +16,11 @@ from .draws import Draws
 V, CONTEXT = 11, 8
 LABELS = labels(["red", "green", "blue"])
 # One sample without padding, one padded on the left, one on the right.
-DECODER_PADDING = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+DECODER_PADDING = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
 # After the tokens and between them; never the first token, which heads look at.
-ENCODER_PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+ENCODER_PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]])
 
-TARGET_PADDING = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])  # of an encoder-decoder
+TARGET_PADDING = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])  # of an encoder-decoder
 
 # Six heads of width 4 on two key/value heads: groups of three, wider than the model.  With base 10
 # both frequencies turn far within 8 positions.
