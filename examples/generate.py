@@ -5,7 +5,7 @@
     python examples/generate.py out --prompt "def " --stop "\\n\\n" --show-log-probabilities
     python examples/generate.py out --prompt "def " --beams 4 --samples 2
     python examples/generate.py out-speculative/target --draft out-speculative/draft --prompt "def "
-    python examples/generate.py FOLDER --draft modules --prompt "def "     # DeepSeek-V3's own
+    python examples/generate.py out-later --draft modules    # of pretrain.py --multi-token 1
     python examples/generate.py out-translate --prompt "the old teacher helps the cat ." --beams 4
 
 What an encoder-decoder writes for a prompt is printed below it. Its prompts may contain special
