@@ -5,6 +5,7 @@
     python examples/generate.py out --prompt "def " --stop "\\n\\n" --show-log-probabilities
     python examples/generate.py out --prompt "def " --beams 4 --samples 2
     python examples/generate.py out-speculative/target --draft out-speculative/draft --prompt "def "
+    python examples/generate.py out-later --draft modules    # of pretrain.py --multi-token 1
     python examples/generate.py out-translate --prompt "the old teacher helps the cat ." --beams 4
 
 What an encoder-decoder writes for a prompt is printed below it. Its prompts may contain special
@@ -82,7 +83,9 @@ def sampling(options: argparse.Namespace) -> dict:
     return {name: getattr(options, name) for name in names}
 
 
-def load(options: argparse.Namespace, name: str = "model", folder: str = "") -> tinyplm.Model:
+def load(
+    options: argparse.Namespace, name: str = "model", folder: str = "", task: str | None = None
+) -> tinyplm.Model:
     """The model of a folder; of a run, the best checkpoint, or the latest before any evaluation."""
     path = model_folder(folder or options.folder)
     if (path / incremental.FILE).is_file():
@@ -93,7 +96,7 @@ def load(options: argparse.Namespace, name: str = "model", folder: str = "") -> 
     with warnings.catch_warnings():
         # a missing tokenizer is reported by text_tokenizer()
         warnings.simplefilter("ignore", UserWarning)
-        model = tinyplm.load(path, dtype=options.dtype, device=options.device)
+        model = tinyplm.load(path, task=task, dtype=options.dtype, device=options.device)
     check_generates(name, model)
     return model.for_decoding()
 
@@ -123,7 +126,8 @@ def parser() -> Parser:
         "--draft",
         None,
         "Folder of a smaller decoder with the same tokens, which proposes tokens that the model "
-        "checks several at a time: the same distribution, sooner if the proposals are good.",
+        "checks several at a time: the same distribution, sooner if the proposals are good. "
+        '"modules": the model\'s own modules for later tokens.',
         metavar="FOLDER",
         shown="none",
     )
@@ -178,7 +182,8 @@ def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Nam
 def main() -> None:
     options = parser().options()
     keep_freed_memory()
-    model = load(options)
+    own = options.draft == "modules"
+    model = load(options, task="multi_token_lm" if own else None)
     tokenizer = model.text_tokenizer()
     prompts = [encoded(model, prompt) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, and so starts one too
@@ -196,7 +201,9 @@ def main() -> None:
         len(prompts) * options.samples == 1
     )  # then it is streamed; several are printed at the end
     ends, counts = model.end_ids(), DraftStatistics()
-    draft = None if options.draft is None else load(options, "draft", options.draft)
+    draft = options.draft
+    if not (draft is None or own):
+        draft = load(options, "draft", draft)
     begin_time = time.perf_counter()
     texts = [
         Continuation(n, [], [], "") for n in range(len(prompts)) for _ in range(options.samples)

@@ -10,6 +10,7 @@ import pytest
 
 import tinyplm
 from tests.families.test_gpt2 import tiny
+from tests.support.later_tokens import later
 from tinyplm.families import transformer
 from tinyplm.tokenizers import Tokenizer
 
@@ -127,6 +128,20 @@ def test_the_example_takes_a_draft(monkeypatch, tmp_path, capsys):
     tinyplm.save(tiny(vocab_size=200), tmp_path / "other")
     message = example(monkeypatch, tmp_path / "target", "--draft", tmp_path / "other")
     assert message == "error: draft: expected a model of the target's 262 tokens, got one of 200"
+
+
+def test_the_models_own_modules_are_a_draft(monkeypatch, tmp_path, capsys):
+    model = later(2, vocab_size=262, max_position_embeddings=40)
+    model.tokenizer = tinyplm.load(saved(tmp_path / "gpt2")).tokenizer
+    tinyplm.save(model, tmp_path / "own")
+    options = ("--prompt", "a few", "--tokens", 12, "--temperature", 0, "--dtype", "float64")
+    assert example(monkeypatch, tmp_path / "own", *options) is None
+    plain = capsys.readouterr().out
+    assert example(monkeypatch, tmp_path / "own", *options, "--draft", "modules") is None
+    found = capsys.readouterr()
+    assert found.out == plain and "checked proposals accepted" in found.err
+    message = example(monkeypatch, tmp_path / "gpt2", *options, "--draft", "modules")
+    assert "task: expected one of causal_lm, " in message and message.endswith("got 'multi_token_lm'")
 
 
 def test_an_encoder_decoder_reads_whole_sources(monkeypatch, tmp_path, capsys):

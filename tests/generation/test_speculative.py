@@ -149,7 +149,7 @@ SETTINGS = {
 PROMPT, IDS, LENGTH, SAMPLES = [1, 2, 1], 4, 3, 2000
 
 
-def target_probabilities(options):
+def target_probabilities(options, target=TARGET):
     """{text: probability} of LENGTH new tokens, from full passes of the target and the reference's sampling."""
     cuts = {name: value for name, value in options.items() if name in ("temperature", "top_k", "top_p", "min_p")}
     texts = {(): 1.0}
@@ -157,7 +157,7 @@ def target_probabilities(options):
         longer = {}
         for text, chance in texts.items():
             ids = [*PROMPT, *text]
-            logits = TARGET([ids], grad=False)[0]["logits"][0, -1]  # a penalty depends on their signs
+            logits = target([ids], grad=False)[0]["logits"][0, -1]  # a penalty depends on their signs
             logits = ref_sampling.penalise_repetition(logits, ids, penalty=options.get("repetition_penalty", 1.0))
             if "no_repeat_ngram" in options:
                 logits = ref_sampling.ban_repeated_ngrams(logits, ids, n=options["no_repeat_ngram"])
@@ -167,15 +167,15 @@ def target_probabilities(options):
     return texts
 
 
-def surprise(draft, options, seed=0, draft_length=2):
+def surprise(draft, options, seed=0, draft_length=2, target=TARGET):
     """How far the counts are from the target's probabilities: the least false alarm that would report some count.
 
     A count of probability p among N is N p + s or more with probability at most exp(-s^2 / (2 (N p (1 - p) + s / 3)))
     (Bernstein), and the same below: all counts together with at most the number of texts times twice that.
     """
     limits = {"max_new_tokens": LENGTH, "vocabulary": IDS, "samples": SAMPLES, "seed": seed, "draft_length": draft_length}
-    texts = generate(TARGET, PROMPT, draft=draft, **limits, **options)
-    expected, counts = target_probabilities(options), {}
+    texts = generate(target, PROMPT, draft=draft, **limits, **options)
+    expected, counts = target_probabilities(options, target), {}
     for text in texts:
         counts[tuple(text.ids)] = counts.get(tuple(text.ids), 0) + 1
     assert counts.keys() <= expected.keys(), "a text that the target cannot write"

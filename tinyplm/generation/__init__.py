@@ -3,7 +3,8 @@
 decode.py         generate and stream: prompts in, continuations out, with a key/value cache
 pieces.py         the pieces of a stream, whole continuations
 speculative.py    a draft proposes several tokens, the model checks them in one pass
-proposals.py      who proposes: a draft model, or later another
+proposals.py      who proposes: what is asked of it, and a draft model
+module_draft.py   the other one: the model's own modules for later tokens
 beam.py           beam search: the most probable continuations
 state.py          what they ask of a model: the texts so far, the next logits, which rows continue
 batch.py          a decoder's state: texts padded to one width, their keys and values

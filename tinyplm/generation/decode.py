@@ -16,7 +16,7 @@ from .batch import Memory
 from .pieces import Continuation, Piece, Writer
 from .sampling import Sampling, chosen_log_probabilities
 from .settings import MOST_TEXTS, GenerationSettings, several_prompts, stops_of
-from .speculative import DraftStatistics, speculate
+from .speculative import Draft, DraftStatistics, speculate
 from .state import DecodingState, begin, check_generates
 
 
@@ -33,7 +33,7 @@ def generate(
     vocabulary: int | None = None,
     cached: bool = True,
     memory: Memory | None = None,
-    draft: Model | None = None,
+    draft: Draft | None = None,
     draft_length: int = 4,
     statistics: DraftStatistics | None = None,
     first_prompt: int = 0,
@@ -82,7 +82,7 @@ def stream(
     vocabulary: int | None = None,
     cached: bool = True,
     memory: Memory | None = None,
-    draft: Model | None = None,
+    draft: Draft | None = None,
     draft_length: int = 4,
     statistics: DraftStatistics | None = None,
     first_prompt: int = 0,
@@ -113,6 +113,8 @@ def stream(
     then follow exactly, with one more token of its own; greedy texts are those without a draft.  A
     round's tokens arrive together, as one step after the other.  Near the context's end, and beyond
     it, the draft proposes fewer and none.  statistics: counts of what was accepted.
+    draft="modules": the model's own modules for later tokens propose, if its task is
+    "multi_token_lm" (`ModuleDraft`); with cached=False they propose nothing.
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad
     settings; FloatingPointError if the model produces NaN.
     """
@@ -137,7 +139,7 @@ def _stream(
     settings: GenerationSettings,
     sampling: Sampling,
     memory: Memory | None,
-    draft: Model | None,
+    draft: Draft | None,
     statistics: DraftStatistics | None,
 ) -> tuple[Iterator[list[Piece]], int]:
     """The steps of `stream`, and the number of continuations; all checks happen here."""

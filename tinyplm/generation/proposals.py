@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,9 +44,9 @@ class Proposer(Protocol):
 
     Calls: `follow` after the target's first token, then `propose` and `follow` in turn.
 
-    `DraftModel` is one.  Heads of the target itself can be another, as the modules for later tokens
-    of DeepSeek-V3 (DeepSeek-AI 2024, sec. 2.2, layers.multi_token): they read the target's hidden
-    states, so `follow` receives them for all places that the target has read.
+    `DraftModel` is one.  `ModuleDraft` (module_draft.py) is the second: the target's own modules
+    for later tokens (DeepSeek team 2024b, sec. 2.2).  They read the target's hidden states, so
+    `follow` receives them for all places that the target has read.
     """
 
     def propose(
@@ -71,6 +71,45 @@ class Proposer(Protocol):
         ...
 
 
+def drawn(
+    counts: Sequence[int],
+    generators: Sequence[np.random.Generator],
+    rules: Rules,
+    next_logits: Callable[[], np.ndarray],
+    texts: list[list[int]],
+    append: Callable[[np.ndarray], None],
+) -> Proposals:
+    """Proposals one after the other, as Proposer.propose wants them.
+
+    next_logits() -> (rows, V) after the texts and what is proposed; append: continues each of
+    `texts` with one of tokens (rows,), those of a text with fewer proposals having no meaning.
+    """
+    rows, sampling = len(counts), rules.sampling
+    proposals, going = Proposals.none(rows), list(range(rows))
+    for step in range(max(counts)):
+        going = [n for n in going if step < counts[n]]
+        if not going:
+            break
+        logits, before = next_logits()[going], [texts[n] for n in going]
+        logits = sampling.allowed(logits, before, rules.vocabulary)
+        if sampling.reads_texts:  # where no token is allowed the target may yet choose another
+            free = ~np.isneginf(logits.max(axis=-1))
+            going, logits = [n for n, ok in zip(going, free) if ok], logits[free]
+            if not going:
+                break
+        q = np.zeros((rows, logits.shape[1]))
+        q[going] = sampling.probabilities(logits)
+        tokens = np.zeros(rows, dtype=np.int64)
+        u = np.array([rules.uniform(generators[n]) for n in going])
+        tokens[going] = inverted(q[going], u)
+        proposals.probabilities.append(q)
+        for n in going:
+            proposals.tokens[n].append(int(tokens[n]))
+        going = [n for n in going if tokens[n] not in rules.stops]
+        append(tokens)
+    return proposals
+
+
 class DraftModel:
     """The Proposer that is a model of its own, usually a smaller one.
 
@@ -91,31 +130,12 @@ class DraftModel:
     def propose(
         self, counts: Sequence[int], generators: Sequence[np.random.Generator]
     ) -> Proposals:
-        rows, sampling = len(counts), self.rules.sampling
-        proposals, going = Proposals.none(rows), list(range(rows))
-        for step in range(max(counts)):
-            going = [n for n in going if step < counts[n]]
-            if not going:
-                break
-            logits, texts = self.batch.next_logits()[going], [self.batch.texts[n] for n in going]
-            logits = sampling.allowed(logits, texts, self.rules.vocabulary)
-            if sampling.reads_texts:  # where no token is allowed the target may yet choose another
-                free = ~np.isneginf(logits.max(axis=-1))
-                going, logits = [n for n, ok in zip(going, free) if ok], logits[free]
-                if not going:
-                    break
-            q = np.zeros((rows, logits.shape[1]))
-            q[going] = sampling.probabilities(logits)
-            tokens = np.zeros(rows, dtype=np.int64)
-            u = np.array([self.rules.uniform(generators[n]) for n in going])
-            tokens[going] = inverted(q[going], u)
-            proposals.probabilities.append(q)
-            for n in going:
-                proposals.tokens[n].append(int(tokens[n]))
-            going = [n for n in going if tokens[n] not in self.rules.stops]
-            self.batch.select(np.arange(rows), tokens)
+        def append(tokens: np.ndarray) -> None:
+            self.batch.select(np.arange(len(counts)), tokens)
             self.ahead += 1
-        return proposals
+
+        next_logits, texts = self.batch.next_logits, self.batch.texts
+        return drawn(counts, generators, self.rules, next_logits, texts, append)
 
     def follow(self, rows: np.ndarray, taken: list[int], tokens: list[int], hidden: Any) -> None:
         batch = self.batch

@@ -17,20 +17,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
 from ..arguments import MOST, check_number, check_whole, mismatch, wrong
 from ..models.causal_model import CausalModel
 from ..models.model import Model, check_decoder
+from ..models.multi_token_model import MultiTokenModel
 from ..models.seq2seq_model import Seq2SeqModel
+from .module_draft import ModuleDraft
 from .pieces import Piece, Writer
 from .proposals import DraftModel, Proposals, Proposer, Rules, longest_draft, spare_places
 from .rewriting import Rewritable
 from .sampling import Sampling, chosen_log_probabilities, inverted
 from .settings import GenerationSettings, stops_of
 from .state import check_prompts
+
+Draft = Model | Literal["modules"]  # the target's own modules for later tokens
 
 
 @dataclasses.dataclass
@@ -135,10 +139,13 @@ def judge(
     return verdicts
 
 
-def check_draft(model: Model, draft: Model, settings: GenerationSettings) -> None:
-    """ValueError unless the draft can propose for this model: a decoder with the same tokens."""
+def check_draft(model: Model, draft: Draft, settings: GenerationSettings) -> None:
+    """ValueError unless the draft can propose for this model: its modules, or a decoder with the
+    same tokens."""
     if isinstance(model, Seq2SeqModel):
         raise wrong("draft", "None for an encoder-decoder", draft)
+    if isinstance(draft, str) and draft == "modules":
+        return _check_modules(model, draft)
     check_decoder("draft", draft)
     most = settings.ids_below(model) or MOST
     sizes = [min(most, m.config.vocab_size) for m in (model, draft)]
@@ -155,9 +162,15 @@ def check_draft(model: Model, draft: Model, settings: GenerationSettings) -> Non
             raise mismatch("draft", f"the target's token {id}, {a!r}", repr(b))
 
 
+def _check_modules(model: Model, draft: str) -> None:
+    if not (isinstance(model, MultiTokenModel) and model.params["body"]["multi_token"]):
+        own = 'a model of the task "multi_token_lm" with at least one module'
+        raise wrong("draft", f"a decoder, as this is not {own}", draft)
+
+
 def speculate(
     model: Model,
-    draft: Model,
+    draft: Draft,
     prompts: list[list[int]],
     settings: GenerationSettings,
     sampling: Sampling,
@@ -168,7 +181,11 @@ def speculate(
     check_prompts(model, prompts)
     rules = Rules(sampling, settings.ids_below(model), stops_of(model, settings.stop_ids))
     target = Rewritable(cast(CausalModel, model), prompts, settings, spare=spare_places(settings))
-    proposer = DraftModel(cast(CausalModel, draft), prompts, settings, rules)
+    proposer: Proposer
+    if isinstance(draft, str):
+        proposer = ModuleDraft(cast(MultiTokenModel, model), prompts, settings, rules)
+    else:
+        proposer = DraftModel(cast(CausalModel, draft), prompts, settings, rules)
     writer = Writer(model, target, settings)
     return _steps(target, proposer, writer, settings, rules, statistics or DraftStatistics())
 
