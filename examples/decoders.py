@@ -14,6 +14,8 @@ from tinyplm.tokenizers import Tokenizer
 TITLES = {
     "baichuan": "Baichuan",
     "bloom": "BLOOM",
+    "chatglm": "ChatGLM2",
+    "chatglm_6b": "ChatGLM",
     "deepseek_v2": "DeepSeek-V2",
     "deepseek_v3": "DeepSeek-V3",
     "gemma": "Gemma",
@@ -84,6 +86,8 @@ def sized(
         "kv_channels": E,
         "query_pre_attn_scalar": E,
         "intermediate_size": half if "num_local_experts" in names else 2 * F if both_halves else F,
+        "ffn_hidden_size": F,
+        "inner_hidden_size": 4 * width,
         "moe_intermediate_size": half,
         "shared_expert_intermediate_size": half,
         "num_local_experts": 4,

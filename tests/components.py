@@ -82,9 +82,11 @@ FORMULAS: dict[str, Callable] = {
     "unit_rmsnorm": ref_norm.unit_rmsnorm,
     "after_norm_block": ref_block.block,
     "deep_norm_block": ref_block.block,
+    "scaled_norm_block": ref_block.block,
     "both_norms_block": formulas.both_norms_block,
     "parallel_block": ref_block.parallel_block,
     "rope": ref_rope.rope,
+    "paired_rope": ref_rope.paired_rope,
     "rope_interleaved": ref_rope.rope,
     "attention": ref_attention.attention,
     "attention_dropout": formulas.attention_dropout,
@@ -191,6 +193,7 @@ RESIDUALS = {
     block.pre_norm: ref_block.pre_norm,
     block.post_norm: ref_block.post_norm,
     block.deep_norm: ref_block.deep_norm,
+    block.scaled_norm: ref_block.scaled_norm,
     block.after_norm: ref_block.after_norm,
 }
 
@@ -311,6 +314,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "post_norm_block": _parts,
     "after_norm_block": _parts,
     "deep_norm_block": _parts,
+    "scaled_norm_block": _parts,
     "both_norms_block": _parts,
     "parallel_block": _parts,
     "pre_norm_cross_block": _cross_parts,

@@ -1,8 +1,8 @@
 """One transformer block: attention and feed-forward with their norms and residual connections.
 
 The parts are reference functions that return arrays shaped like x: norm(p, x),
-attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm, deep_norm with its alpha or
-after_norm from this file.
+attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm, after_norm, or
+deep_norm or scaled_norm with its alpha, from this file.
 """
 
 import numpy as np
@@ -32,6 +32,15 @@ def deep_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
     for i in np.ndindex(x.shape):
         scaled[i] = alpha * x[i]
     return norm(_add(scaled, sublayer(x)))
+
+
+def scaled_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
+    """y = alpha n + sublayer(n),  n = norm(x).           GLM team 2023, the code of ChatGLM-6B"""
+    n = norm(x)
+    scaled = zeros(n.shape, like=(n,))
+    for i in np.ndindex(n.shape):
+        scaled[i] = alpha * n[i]
+    return _add(scaled, sublayer(n))
 
 
 def after_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:

@@ -109,9 +109,9 @@ QUANTIZED = {"quant_method": "gptq", "bits": 4}
     ("settings", "message"),
     [
         ({"quantization_config": QUANTIZED}, "config: quantization_config: expected a model without quantization"),
-        ({"layer_norm_epsilon": "x", "rms_norm_eps": "x"}, "expected float, got 'x'"),
+        ({"layer_norm_epsilon": "x", "layernorm_epsilon": "x", "rms_norm_eps": "x"}, "expected float, got 'x'"),
         ({"tie_word_embeddings": 1}, "config: tie_word_embeddings: expected bool, got 1"),
-        ({"vocab_size": 2**40}, "config: vocab_size: expected an integer of at most"),
+        ({"vocab_size": 2**40, "padded_vocab_size": 2**40}, "vocab_size: expected an integer of at most"),
     ],
     ids=str,
 )

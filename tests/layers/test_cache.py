@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.laws import MODEL, MODEL_32, difference_rounding, equal, leaves, relative_error
 from tests.support.differences import slope_error
-from tests.support.families import CONTEXT, FAMILIES, KINDS, ROPES, tiny
+from tests.support.families import CONTEXT, FAMILIES, KINDS, tiny
+from tests.support.ropes import ROPES
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend

@@ -157,7 +157,8 @@ def test_a_prefix_is_refused_with_alibi_and_takes_a_cap():
 # ----------------------------------------------------------------------------------------------------------------- blocks
 
 BLOCKS = {"pre_norm": "pre_norm_block", "post_norm": "post_norm_block", "after_norm": "after_norm_block",
-          "deep_norm": "deep_norm_block", "both_norms": "both_norms_block", "parallel": "parallel_block"}  # fmt: skip
+          "deep_norm": "deep_norm_block", "scaled_norm": "scaled_norm_block",
+          "both_norms": "both_norms_block", "parallel": "parallel_block"}  # fmt: skip
 RATE = 0.4
 
 
@@ -193,9 +194,8 @@ def formula(case, kind):
 
     if kind == "parallel":
         return ref_block.parallel_block(p, x, bias, norm=norm, attention=first, mlp=second)
-    if kind in ("pre_norm", "post_norm", "deep_norm"):
-        residual = getattr(ref_block, kind)
-        residual = partial(residual, **settings_["residual"]) if kind == "deep_norm" else residual
+    if kind in ("pre_norm", "post_norm", "deep_norm", "scaled_norm"):
+        residual = partial(getattr(ref_block, kind), **settings_.get("residual", {}))
         return ref_block.block(p, x, bias, residual=residual, norm=norm, attention=first, mlp=second)
     # the norm comes after the sublayer, and dropout after the norm
     n1, n2 = p["norm1"], p["norm2"]

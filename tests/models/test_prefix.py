@@ -35,26 +35,31 @@ each_kind = pytest.mark.parametrize("family", [name for name in WITHOUT if name 
 PREFIX = np.array([3, 0, 5])
 
 
-def embeds(T=5, seed=0):
-    return np.random.default_rng(seed).normal(size=(3, T, 6))
+def embeds(model, T=5, seed=0):
+    return np.random.default_rng(seed).normal(size=(3, T, width(model)))
+
+
+def width(model):
+    return model.params["body"]["tokens"].shape[1]
 
 
 @each_family
 def test_a_token_sees_the_prefix_and_what_precedes_it(family):
     """One layer: hidden state t changes with embedding s exactly where the formula says so, else not by a bit; likewise the
     gradient, which is exactly 0 where nothing is seen."""
-    model, x = tiny(family, **one_layer(family)), embeds()
+    model = tiny(family, **one_layer(family))
+    x = embeds(model)
     base = model(inputs_embeds=x, prefix_lengths=PREFIX)[0]["hidden"]
     seen = np.array([visible(5, int(P)) for P in PREFIX])
     for s in range(5):
         moved = x.copy()
-        moved[:, s] += np.random.default_rng(9).normal(size=6)
+        moved[:, s] += np.random.default_rng(9).normal(size=width(model))
         changed = (model(inputs_embeds=moved, prefix_lengths=PREFIX, grad=False)[0]["hidden"] != base).any(axis=2)
         assert np.array_equal(changed, seen[:, :, s])
     for t in range(5):
         outputs, backward = model(inputs_embeds=x, prefix_lengths=PREFIX)
         dhidden = np.zeros_like(outputs["hidden"])
-        dhidden[:, t] = np.random.default_rng(t).normal(size=6)
+        dhidden[:, t] = np.random.default_rng(t).normal(size=width(model))
         _, dx = backward({"hidden": dhidden})
         assert np.array_equal((dx != 0).any(axis=2), seen[:, t])
 
@@ -120,7 +125,8 @@ def test_a_cache_continues_after_the_prefix(family, chunk):
 
 @each_family
 def test_padding_and_what_follows_the_prefix_change_nothing_within_it(family):
-    model, x = tiny(family), embeds()
+    model = tiny(family)
+    x = embeds(model)
     real = np.array([[1, 0, 1, 1, 1], [1, 1, 1, 0, 1], [1, 1, 0, 1, 1]])
     base = model(inputs_embeds=x, attention_mask=real, prefix_lengths=PREFIX, grad=False)[0]["hidden"]
     moved = np.where(real[:, :, None] == 1, x, 7.0)

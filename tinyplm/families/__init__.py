@@ -21,6 +21,8 @@ FAMILIES = {
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "camembert",
+    "chatglm": "chatglm",
+    "chatglm_6b": "chatglm_6b",
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
     "deepseek_v2": "deepseek_v2",
@@ -68,7 +70,10 @@ def family(model_type: str) -> ModuleType:
 
 
 # {model_type of config.json: (a field, the family that has it there)} of two families that share it
-SHARED = {"glm": ("num_layers", "glm_2021")}
+SHARED = {
+    "glm": ("num_layers", "glm_2021"),
+    "chatglm": ("inner_hidden_size", "chatglm_6b"),
+}
 
 
 def family_of(settings: Mapping[str, Any]) -> ModuleType:

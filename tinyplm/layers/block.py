@@ -102,6 +102,39 @@ def deep_norm(
     return y, backward
 
 
+def scaled_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    f: Component,
+    alpha: float,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = alpha n + dropout(s),   s = f(p, n, *shared),   n = norm(p_norm, x).
+
+    GLM team 2023, the released code of ChatGLM-6B: DeepNorm with each norm at the start of the next
+    sublayer, which so adds to the normed input.   x, y (B, T, D); alpha > 0: see deep_norm_scales.
+    ds = dy taken back through the dropout,   dn = alpha dy + ds taken back through f,
+    dx = dn taken back through the norm;   backward returns (dp_norm, dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(f)):
+        check_functions("scaled_norm", norm=norm, f=f)
+    check_number("scaled_norm: alpha", alpha, above=0)
+    n, norm_back = norm(p_norm, x)
+    s, f_back = f(p, n, *shared)
+    d, drop_back = dropout(s, rate=rate, key=key)
+
+    def backward(dy: Array) -> tuple:
+        dp, dn, *dshared = f_back(drop_back(dy))
+        dp_norm, dx = norm_back(alpha * dy + dn)
+        return dp_norm, dp, dx, *dshared
+
+    return alpha * n + d, backward
+
+
 def deep_norm_scales(layers: int) -> tuple[float, float]:
     """(alpha, beta) of a decoder with N layers: sqrt(2 N) and 1 / sqrt(2 N).
 
@@ -224,7 +257,7 @@ def block(
 ) -> tuple[Array, Backward]:
     """h = residual(x, attention),   y = residual(h, mlp): two sublayers.
 
-    residual: pre_norm, post_norm, deep_norm, after_norm or both_norms; norm(p, x),
+    residual: pre_norm, post_norm, deep_norm, scaled_norm, after_norm or both_norms; norm(p, x),
     attention(p, x, *shared) and mlp(p, x) are the family's components; rate: of the dropout before
     each addition.
     p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).

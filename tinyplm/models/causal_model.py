@@ -53,7 +53,8 @@ class CausalModel(LanguageModel):
         attention_mask (B, S) of 0/1, 1 = a real token; or booleans (B or 1, H or 1, T, S), True =
                        may attend, combined with the causal mask, as for packed samples
                        (layers.mask.packed_mask)
-        position_ids   (B, T) or (T,); (B, 2, T) where the family has two positions for each token
+        position_ids   (B, T) or (T,); (B, 2, T) where the family has two positions for each token;
+                       ChatGLM-6B reads them, and prefix_lengths, off the ids
         prefix_lengths (B,): all queries see the first prefix_lengths[b] places, also those before
                        them, as in a prefix language model; not in models with windows, and with a
                        cache only in its first call
@@ -194,6 +195,13 @@ class CausalModel(LanguageModel):
         if attention_mask is not None:
             attention_mask = checks.zeros_and_ones("attention_mask", attention_mask)
             self._check_mask(attention_mask, B, T, S)
+        if self.config.reads_places and input_ids is not None:
+            if position_ids is None and before:
+                expected = f"the places of these tokens, ({B}, 2, {T}), behind a cache"
+                raise wrong("position_ids", expected, None)
+            if position_ids is prefix_lengths is None:
+                mask = attention_mask if getattr(attention_mask, "ndim", 0) == 2 else None
+                position_ids, prefix_lengths = self.placed(input_ids, mask).values()
         if position_ids is not None:
             self._check_positions(position_ids, B, T, cached=cache is not None)
         if prefix_lengths is not None:
@@ -205,6 +213,11 @@ class CausalModel(LanguageModel):
             return moved
         own = cache.origin == self.origin
         return {**moved, "cache": cache if own else dataclasses.replace(cache, origin=self.origin)}
+
+    def placed(self, ids: Any, real: Any = None) -> dict[str, Any]:
+        """position_ids and prefix_lengths of ids (B, T), in a family that reads them off the ids;
+        real (B, T): 1 for tokens, 0 for padding."""
+        return self.family.placed(ids, real, config=self.config)
 
     def check_cache(self, name: str, cache: Cache, B: int, S: int) -> None:
         """ValueError unless it is a cache of this model with room for B sequences of S tokens."""

@@ -231,6 +231,11 @@ class ScoreLabels:
         return None
 
     @property
+    def reads_places(self) -> bool:
+        """Whether positions and prefix are read off the ids (the family's `placed`)."""
+        return False
+
+    @property
     def logit_cap(self) -> float | None:
         """The cap of the logits over the vocabulary (layers.activation.soft_cap), if any."""
         return None

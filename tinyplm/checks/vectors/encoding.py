@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, Any] = {
     "pre_norm": block.pre_norm,
     "post_norm": block.post_norm,
     "deep_norm": block.deep_norm,
+    "scaled_norm": block.scaled_norm,
     "after_norm": block.after_norm,
     "both_norms": block.both_norms,
     "rmsnorm": norm.rmsnorm,
