@@ -27,7 +27,7 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
 
 
 def deep_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
-    """y = norm(alpha x + sublayer(x)).                               Wang et al. 2022, sec. 3.1"""
+    """y = norm(alpha x + sublayer(x)).                               Wang et al. 2022, sec. 4.1"""
     scaled = zeros(x.shape, like=(x,))
     for i in np.ndindex(x.shape):
         scaled[i] = alpha * x[i]
@@ -61,11 +61,13 @@ def block(
 ) -> np.ndarray:
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
+    deep_norm:  h = norm1(alpha x + attention(x)),    y = norm2(alpha h + mlp(h))
     after_norm: h = x + norm1(attention(x)),    y = h + norm2(mlp(h))
 
     p: "norm1", "attention", "norm2", "mlp", the parameters of the four parts.
     x (B, T, D) -> y (B, T, D).  `shared` is passed to attention unchanged.
-    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1; OLMo team 2025, sec. 3.2.
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1; Wang et al. 2022, sec. 4.1;
+    OLMo team 2025, sec. 3.2.
     """
     _refuse_dropout(rate, key)
     h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)

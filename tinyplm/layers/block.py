@@ -82,7 +82,7 @@ def deep_norm(
 ) -> tuple[Array, Backward]:
     """y = norm(p_norm, r),   r = alpha x + dropout(s),   s = f(p, x, *shared).
 
-    Wang et al. 2022 (DeepNet), sec. 3.1; Zeng et al. 2023 (GLM-130B), sec. 2.1.   x, y (B, T, D);
+    Wang et al. 2022 (DeepNet), sec. 4.1; Zeng et al. 2023 (GLM-130B), sec. 2.1.   x, y (B, T, D);
     alpha > 0: see deep_norm_scales.   dr = dy taken back through the norm, ds = dr taken back
     through the dropout, dx = alpha dr + ds taken back through f;
     backward returns (dp_norm, dp, dx, *dshared).
