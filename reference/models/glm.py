@@ -18,7 +18,7 @@ EPS = 1e-5
 def glm(
     w: dict, ids: np.ndarray, positions: np.ndarray, prefix: np.ndarray, *, layers: int, heads: int
 ) -> np.ndarray:
-    """The logits (B, T, V).                                             Du et al. 2022, sec. 2.3
+    """The logits (B, T, V).                                             Du et al. 2022, sec. 2.2
 
     w: the tensors of a file by name.  ids (B, T), positions (B, 2, T), prefix (B,): the length of
     part A.  x = E[id] + P[place] + Q[place within the span]; then, for each layer,

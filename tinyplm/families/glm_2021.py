@@ -1,17 +1,17 @@
 """The original GLM (Du et al. 2022): as GPT-2, except that each token has two positions, that it
 reads a prefix in both directions, and that files hold queries, keys and values in one matrix.
 
-    x_0 = dropout(tokens[ids] + positions[i] + blocks[j])       sec. 2.3: i the place in part A, or
-                                                                that of the blank's mask, j the
+    x_0 = dropout(tokens[ids] + positions[i] + blocks[j])       sec. 2.2.1: i the place in part A,
+                                                                or that of the blank's mask, j the
                                                                 place within the blank, or 0
     query_key_value = [Wq, Wk, Wv]
 
 The input is part A and then part B (objectives/infilling.py): position_ids (B, 2, T) and
 prefix_lengths (B,), the length of part A.  Without them it is a causal model with positions alone.
 
-The released code has norms before the sublayers, where the paper describes them after the sums, and
-the tanh GELU; the port of it that hub folders name computes the exact one.  Its model_type "glm" is
-also that of transformers' GLM-4: only config.json of this one has num_layers.
+As in the released code, norms come before the sublayers (in the paper's sec. 2.2 the "rearranged"
+order) and the GELU is the tanh one; the port that hub folders name computes the exact one.  Its
+model_type "glm" is also that of transformers' GLM-4: only config.json of this one has num_layers.
 Parameters as in GPT-2, with "blocks" (C, D) beside "positions" (C, D), C = max_sequence_length + 1.
 """
 

@@ -207,8 +207,8 @@ def paired_embed(
 ) -> tuple[Any, Callable]:
     """y = dropout(x + positions[i] + blocks[j]), with p's tables "positions" and "blocks" (C, D).
 
-    Du et al. 2022, sec. 2.3.   position_ids (B, 2, T): i (B, T) and j (B, T); or i alone, (B, T) or
-    (T,), with j = 0.   With ds = dy taken back through the dropout:   dx = ds,
+    Du et al. 2022, sec. 2.2.1.   position_ids (B, 2, T): i (B, T) and j (B, T); or i alone, (B, T)
+    or (T,), with j = 0.   With ds = dy taken back through the dropout:   dx = ds,
     dpositions[c] = sum of ds over all places with i = c, dblocks[c] over those with j = c.
     """
     paired = position_ids.ndim == 3
