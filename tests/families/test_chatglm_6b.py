@@ -131,6 +131,21 @@ def test_ids_without_a_mask_or_start_are_refused(ids, message):
         tiny("chatglm_6b", **TOKENS)(ids)
 
 
+def test_positions_of_one_kind_are_refused():
+    """As for several samples packed into one row."""
+    with pytest.raises(ValueError, match=re.escape("position_ids: expected shape (1, 2, 4), got (1, 4)")):
+        tiny("chatglm_6b", **TOKENS)([[1, 9, 10, 3]], position_ids=[[0, 1, 2, 3]])
+
+
+def test_beams_with_and_without_a_cache():
+    model = tiny("chatglm_6b", max_sequence_length=12, **TOKENS)
+    found = [
+        [text.ids for text in tinyplm.generation.beam_search(model, [4, 7, 9, 10], beams=3, max_new_tokens=4, cached=cached)]
+        for cached in (True, False)
+    ]
+    assert found[0] == found[1] and len(found[0][0]) == 4
+
+
 def test_a_mask_in_the_padding_does_not_count():
     with pytest.raises(ValueError, match=re.escape("expected [gMASK] (9) or [MASK] (8) in each text")):
         tiny("chatglm_6b", **TOKENS)([[9, 1, 10, 3]], attention_mask=[[0, 1, 1, 1]])

@@ -234,7 +234,8 @@ class CausalModel(LanguageModel):
 
     def _check_positions(self, positions: Any, B: int, T: int, *, cached: bool) -> None:
         name, rows = "position_ids", self.config.position_rows
-        shapes = [(T,), (B, T), *([] if rows is None else [(B, 2, T)])]
+        one = [] if self.config.reads_places else [(T,), (B, T)]
+        shapes = [*one, *([] if rows is None else [(B, 2, T)])]
         if positions.shape not in shapes:
             raise mismatch(name, f"shape {' or '.join(map(str, shapes))}", positions.shape)
         context, cache_context = self.config.context, self.config.cache_context

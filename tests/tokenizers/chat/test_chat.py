@@ -63,6 +63,10 @@ def said(*roles):
             "Be kind.\n\n### Instruction:\nHi 你好\n\n### Response:\nHello\n\n### Instruction:\nWhy?\n\n### Response:\n",
         ),
         (
+            "chatglm",
+            "Be kind.\n[Round 0]\n问：Hi 你好\n答：Hello\n[Round 1]\n问：Why?\n答：[gMASK]<sop>",
+        ),
+        (
             "chatglm2",
             "[gMASK]sopBe kind.\n\n[Round 1]\n\n问：Hi 你好\n\n答：Hello\n\n[Round 2]\n\n问：Why?\n\n答：",
         ),
@@ -78,7 +82,7 @@ def said(*roles):
 )
 def test_the_known_formats(name, text):
     assert TEMPLATES[name].render(TALK) == text
-    assert len(TEMPLATES) == 7
+    assert len(TEMPLATES) == 8
 
 
 def test_without_a_system_message():

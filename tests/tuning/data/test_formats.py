@@ -154,6 +154,16 @@ def test_only_the_assistants_words_count(tokenizer, name, answers):
     assert prompt_ids(tokenizer, template, TALK[:2]) == sequence.ids[: sequence.counts.index(True)]
 
 
+def test_chatglm_answers_in_a_blank(tokenizer):
+    """One round trains; in several, earlier answers are in no blank, so they would be rendered differently later."""
+    one = conversation(tokenizer, TEMPLATES["chatglm"], TALK[1:3])
+    assert tokenizer.decode(one.ids).startswith("Is it late?[gMASK]<sop>") and counted(tokenizer, one) == [
+        "Yes, very.<|endoftext|>"
+    ]
+    with pytest.raises(ValueError, match="template: expected one that renders a turn the same whatever follows"):
+        conversation(tokenizer, TEMPLATES["chatglm"], TALK)
+
+
 def test_a_folders_own_template(tokenizer):
     source = "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}" \
              "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"  # fmt: skip

@@ -101,6 +101,23 @@ def _alpaca(messages: Messages, add_generation_prompt: bool = True) -> str:
     return f"{_ALPACA if system is None else system}\n\n{said}{prompt}"
 
 
+def _chatglm(messages: Messages, add_generation_prompt: bool = True) -> str:
+    """ChatGLM-6B's: numbered rounds, if there is more than one, then the blank for the answer.  The
+    format has no system message; one stands before them.  Earlier answers are in no blank, so a
+    conversation of several rounds cannot be trained on at once."""
+    system, turns = _split_system(messages)
+    text = f"{system}\n" if system else ""
+    answer = turns[-1]["content"] if turns[-1]["role"] == "assistant" else None
+    for i, m in enumerate(turns):
+        if m["role"] == "user":
+            asked = f"[Round {i // 2}]\n问：{m['content']}\n答："
+            text += asked if len(turns) > 2 else m["content"]
+        elif i < len(turns) - 1:
+            text += f"{m['content']}\n"
+    blank = "[gMASK]<sop>" if add_generation_prompt or answer is not None else ""
+    return text + blank + (answer or "")
+
+
 def _chatglm2(messages: Messages, add_generation_prompt: bool = True) -> str:
     """Numbered rounds of question and answer.  The format has no system message; one stands before
     the first round."""
@@ -172,6 +189,14 @@ def _by_role_source(start: str, between: str) -> str:
     )
 
 
+_CHATGLM_SOURCE = _SPLIT_SYSTEM + (
+    "{{ system ~ '\n' if system else '' }}{% for m in turns %}{% if m['role'] == 'user' %}"
+    "{% if turns | length > 2 %}[Round {{ loop.index0 // 2 }}]\n问：{{ m['content'] }}\n答："
+    "{% else %}{{ m['content'] }}{% endif %}"
+    "{% elif not loop.last %}{{ m['content'] ~ '\n' }}{% endif %}{% endfor %}"
+    "{% if turns[-1]['role'] == 'assistant' %}[gMASK]<sop>{{ turns[-1]['content'] }}"
+    "{% elif add_generation_prompt %}[gMASK]<sop>{% endif %}"
+)
 # ChatGLM3's words begin with the space that SentencePiece puts before each text.
 _CHATGLM3, _GLM4 = ("[gMASK]sop", "\n "), ("[gMASK]<sop>", "\n")
 _TURNS = ("<|user|>", "<|observation|>")
@@ -181,6 +206,7 @@ TEMPLATES: dict[str, Template] = {
     "llama2": Template(_llama2, ("</s>",), _LLAMA2_SOURCE),
     "llama3": Template(_llama3, ("<|eot_id|>",), _LLAMA3_SOURCE),
     "alpaca": Template(_alpaca, ("### Instruction:",), _ALPACA_SOURCE),
+    "chatglm": Template(_chatglm, ("<eop>",), _CHATGLM_SOURCE),
     "chatglm2": Template(_chatglm2, ("</s>",), _CHATGLM2_SOURCE),
     "chatglm3": Template(_by_role(*_CHATGLM3), (*_TURNS, "</s>"), _by_role_source(*_CHATGLM3)),
     "glm4": Template(_by_role(*_GLM4), (*_TURNS, "<|endoftext|>"), _by_role_source(*_GLM4)),
