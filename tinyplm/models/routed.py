@@ -20,7 +20,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
-from ..backend import array_module
+from ..backend import array_module, at_least_float32
 from ..core import Component, Tree, flatten
 from ..layers.moe import routed_block
 from ..layers.routing import expert_counts
@@ -164,7 +164,8 @@ class Routing(NamedTuple):
         L = self.logits.shape[2]
         if load is not None:
             return L * load.tokens
-        return L * array_module(self.weights).maximum(self.weights[:, :, 0].sum(), 1)
+        tokens = at_least_float32(self.weights[:, :, 0]).sum()
+        return L * array_module(tokens).maximum(tokens, 1)
 
 
 class Balance(NamedTuple):
