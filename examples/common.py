@@ -26,7 +26,9 @@ from tinyplm.training.checkpoint import State, find, started
 
 WORKERS = min(2, os.cpu_count() or 1)
 # never released as folders of the hub, or with code of their authors
-UNKNOWN_TO_TRANSFORMERS = "baichuan gpt3 internlm internlm2 palm qwen transformer".split()
+UNKNOWN_TO_TRANSFORMERS = (
+    "baichuan chatglm chatglm_6b gpt3 internlm internlm2 palm qwen transformer".split()
+)
 
 # ------------------------------------------------------------------------------------------ options
 

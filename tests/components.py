@@ -81,15 +81,19 @@ FORMULAS: dict[str, Callable] = {
     "soft_cap": ref_activation.soft_cap,
     "unit_rmsnorm": ref_norm.unit_rmsnorm,
     "after_norm_block": ref_block.block,
+    "deep_norm_block": ref_block.block,
+    "scaled_norm_block": ref_block.block,
     "both_norms_block": formulas.both_norms_block,
     "parallel_block": ref_block.parallel_block,
     "rope": ref_rope.rope,
+    "paired_rope": ref_rope.paired_rope,
     "rope_interleaved": ref_rope.rope,
     "attention": ref_attention.attention,
     "attention_dropout": formulas.attention_dropout,
     "block_attention": formulas.without_block(ref_attention.attention),
     "block_attention_dropout": formulas.without_block(formulas.attention_dropout),
     "decoder_attention": formulas.described_attention,
+    "prefix_decoder_attention": formulas.described_attention,
     "cross_block_attention": formulas.described_attention,
     "multi_head_attention": ref_attention.multi_head_attention,
     "cross_attention": ref_attention.multi_head_attention,
@@ -188,6 +192,8 @@ NORMS = {
 RESIDUALS = {
     block.pre_norm: ref_block.pre_norm,
     block.post_norm: ref_block.post_norm,
+    block.deep_norm: ref_block.deep_norm,
+    block.scaled_norm: ref_block.scaled_norm,
     block.after_norm: ref_block.after_norm,
 }
 
@@ -209,8 +215,12 @@ def _parts(s: Sizes, made: case.Case) -> dict[str, Any]:
     """A block's parts with the settings of ours."""
     settings = {name: part.keywords for name, part in made.kwargs.items() if isinstance(part, partial)}
     residual = made.kwargs.get("residual")
+    if isinstance(residual, partial):
+        twin = {"residual": partial(RESIDUALS[residual.func], **residual.keywords)}
+    else:
+        twin = {"residual": RESIDUALS[residual]} if residual in RESIDUALS else {}
     return {
-        **({"residual": RESIDUALS[residual]} if residual in RESIDUALS else {}),
+        **twin,
         "norm": lambda p, x: ref_norm.layernorm(x, p["gamma"], p["beta"], **settings["norm"]),
         "attention": lambda p, x, bias: ref_attention.multi_head_attention(p, x, None, bias, **settings["attention"]),
         "mlp": partial(ref_mlp.mlp, activation=ACTIVATIONS[settings["mlp"]["activation"]]),
@@ -303,6 +313,8 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "pre_norm_block": _parts,
     "post_norm_block": _parts,
     "after_norm_block": _parts,
+    "deep_norm_block": _parts,
+    "scaled_norm_block": _parts,
     "both_norms_block": _parts,
     "parallel_block": _parts,
     "pre_norm_cross_block": _cross_parts,

@@ -1,8 +1,8 @@
 """One transformer block: attention and feed-forward with their norms and residual connections.
 
 The parts are reference functions that return arrays shaped like x: norm(p, x),
-attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm or after_norm from this
-file.
+attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm, after_norm, or
+deep_norm or scaled_norm with its alpha, from this file.
 """
 
 import numpy as np
@@ -26,6 +26,23 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     return norm(_add(x, sublayer(x)))
 
 
+def deep_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
+    """y = norm(alpha x + sublayer(x)).                               Wang et al. 2022, sec. 4.1"""
+    scaled = zeros(x.shape, like=(x,))
+    for i in np.ndindex(x.shape):
+        scaled[i] = alpha * x[i]
+    return norm(_add(scaled, sublayer(x)))
+
+
+def scaled_norm(norm, sublayer, x: np.ndarray, *, alpha: float) -> np.ndarray:
+    """y = alpha n + sublayer(n),  n = norm(x).           GLM team 2023, the code of ChatGLM-6B"""
+    n = norm(x)
+    scaled = zeros(n.shape, like=(n,))
+    for i in np.ndindex(n.shape):
+        scaled[i] = alpha * n[i]
+    return _add(scaled, sublayer(n))
+
+
 def after_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     """y = x + norm(sublayer(x)).                                     OLMo team 2025, sec. 3.2"""
     return _add(x, norm(sublayer(x)))
@@ -44,11 +61,13 @@ def block(
 ) -> np.ndarray:
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
+    deep_norm:  h = norm1(alpha x + attention(x)),    y = norm2(alpha h + mlp(h))
     after_norm: h = x + norm1(attention(x)),    y = h + norm2(mlp(h))
 
     p: "norm1", "attention", "norm2", "mlp", the parameters of the four parts.
     x (B, T, D) -> y (B, T, D).  `shared` is passed to attention unchanged.
-    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1; OLMo team 2025, sec. 3.2.
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1; Wang et al. 2022, sec. 4.1;
+    OLMo team 2025, sec. 3.2.
     """
     _refuse_dropout(rate, key)
     h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)

@@ -59,6 +59,20 @@ def rope(
     return y
 
 
+def paired_rope(x: np.ndarray, *, positions: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """The first half of each head turned by positions[:, 0], the second by positions[:, 1].
+
+    x (B, H, T, E), positions (B, 2, T), frequencies (E/4,).   GLM team 2023, ChatGLM-6B's code
+    """
+    x = numbers(x)
+    half = x.shape[-1] // 2
+    y = zeros(x.shape, like=x)
+    for n in range(2):
+        part = slice(n * half, (n + 1) * half)
+        y[..., part] = rope(x[..., part], positions=positions[:, n], frequencies=frequencies)
+    return y
+
+
 def frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
     """f[i] = base^(-2i / width), i = 0 .. width/2 - 1, radians per position.   -> (width/2,).
 

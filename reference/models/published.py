@@ -6,15 +6,15 @@ Each function takes the tensors of a file by name, w[name], and ids (B, T), and 
 
 import numpy as np
 
-from reference.layers.activation import silu
+from reference.layers.activation import gelu_tanh, silu
 from reference.layers.alibi import alibi
 from reference.layers.attention import attention
 from reference.layers.embedding import embedding
 from reference.layers.linear import linear
 from reference.layers.mlp import gated_mlp
-from reference.layers.norm import rmsnorm
+from reference.layers.norm import layernorm, rmsnorm
 from reference.layers.pooling import l2_normalise
-from reference.layers.rope import frequencies, rope
+from reference.layers.rope import frequencies, paired_rope, rope
 
 
 def qwen(w: dict, ids: np.ndarray, *, layers: int, heads: int, eps: float, base: float):
@@ -107,6 +107,98 @@ def baichuan(
     x = _blocks(x, [layer(i) for i in range(layers)], heads, heads, eps, turn=turn, bias=bias)
     rows = l2_normalise(w["lm_head.weight"]) if unit else w["lm_head.weight"]
     return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), rows.T)
+
+
+def chatglm(
+    w: dict, ids: np.ndarray, *, layers: int, heads: int, groups: int | None, eps: float,
+    base: float = 10000.0, stretch: float = 1.0,
+):  # fmt: skip
+    """The rows of query_key_value: all queries, the keys and then the values of the groups; without
+    groups, for each head its query, key and value.  dense_h_to_4h: the gate, then the other half.
+
+    Pairs (2i, 2i + 1) of the first half of each head turn, by the angles of position t / stretch.
+    GLM team 2024, sec. 2
+    """
+    E = w["transformer.encoder.layers.0.self_attention.dense.weight"].shape[1] // heads
+
+    def layer(i):
+        at = f"transformer.encoder.layers.{i}"
+        p = {}
+        for kind, name in (("W", "weight"), ("b", "bias")):
+            rows = w[f"{at}.self_attention.query_key_value.{name}"]
+            if groups is None:
+                at_head = [rows[3 * h * E : 3 * (h + 1) * E] for h in range(heads)]
+                parts = [np.concatenate([_thirds(own)[n] for own in at_head]) for n in range(3)]
+            else:
+                parts = np.split(rows, [heads * E, (heads + groups) * E])
+            p |= {f"{kind}{n}": part.T for n, part in zip("qkv", parts)}
+        outer = {"o": f"{at}.self_attention.dense", "down": f"{at}.mlp.dense_4h_to_h"}
+        mlp = {}
+        for kind, name in (("W", "weight"), ("b", "bias")):
+            for n, module in outer.items():
+                if f"{module}.{name}" in w:
+                    (p if n == "o" else mlp)[f"{kind}{n}"] = w[f"{module}.{name}"].T
+            if f"{at}.mlp.dense_h_to_4h.{name}" in w:
+                both = w[f"{at}.mlp.dense_h_to_4h.{name}"]
+                F = len(both) // 2
+                mlp |= {f"{kind}gate": both[:F].T, f"{kind}up": both[F:].T}
+        before, after = (w[f"{at}.{n}_layernorm.weight"] for n in ("input", "post_attention"))
+        return before, p, after, mlp
+
+    f = frequencies(E // 2, base=base) / stretch
+
+    def turn(a):
+        return rope(a, positions=np.arange(ids.shape[1]), frequencies=f, interleaved=True)
+
+    x = embedding(w["transformer.embedding.word_embeddings.weight"], ids=ids)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, groups or heads, eps, turn=turn)
+    x = rmsnorm(x, w["transformer.encoder.final_layernorm.weight"], eps=eps)
+    return linear(x, w["transformer.output_layer.weight"].T)
+
+
+def chatglm_6b(
+    w: dict, ids: np.ndarray, *, start: int, masks: list, layers: int, heads: int, eps: float
+):
+    """h = sqrt(56) n + attention(n),  n = norm1(x);   x' = sqrt(56) m + mlp(m),  m = norm2(h).
+
+    The rows of query_key_value: for each head its query, key and value.  Each text has one of the
+    ids `masks`, of which the first in the list counts, and the id `start`.  Tokens before `start`
+    see each other; the others also all before them.  The first half of each head turns by a token's
+    place, from `start` on by the mask's; the second half by the place from `start` on, of which
+    `start` has 1.   GLM team 2023, the released code
+    """
+    B, T = ids.shape
+    E = w["transformer.word_embeddings.weight"].shape[1] // heads
+    alpha = (2 * 28) ** 0.5
+    f = frequencies(E // 2).astype(np.float16).astype(np.float64)
+    positions, seen = np.zeros((B, 2, T), int), np.zeros((B, 1, T, T), bool)
+    for b in range(B):
+        text = ids[b].tolist()
+        mask, begin = text.index(next(id for id in masks if id in text)), text.index(start)
+        for t in range(T):
+            positions[b, :, t] = (t, 0) if t < begin else (mask, t - begin + 1)
+            for s in range(T):
+                seen[b, 0, t, s] = s <= t or s < begin
+
+    def norm(name, x):
+        return layernorm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps)
+
+    def dense(name, x):
+        return linear(x, w[f"{name}.weight"].T, w[f"{name}.bias"])
+
+    x = embedding(w["transformer.word_embeddings.weight"], ids=ids)
+    for i in range(layers):
+        at = f"transformer.layers.{i}"
+        n = norm(f"{at}.input_layernorm", x)
+        by_head = dense(f"{at}.attention.query_key_value", n).reshape(B, T, heads, 3, E)
+        q, k, v = (by_head[:, :, :, j].swapaxes(1, 2) for j in range(3))
+        q, k = (paired_rope(a, positions=positions, frequencies=f) for a in (q, k))
+        o = attention(q, k, v, mask=seen).swapaxes(1, 2).reshape(B, T, -1)
+        h = alpha * n + dense(f"{at}.attention.dense", o)
+        m = norm(f"{at}.post_attention_layernorm", h)
+        inner = gelu_tanh(dense(f"{at}.mlp.dense_h_to_4h", m))
+        x = alpha * m + dense(f"{at}.mlp.dense_4h_to_h", inner)
+    return linear(norm("transformer.final_layernorm", x), w["lm_head.weight"].T)
 
 
 def _blocks(x, layers, heads, kv_heads, eps, turn=None, bias=None):

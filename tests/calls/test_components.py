@@ -19,6 +19,7 @@ from tinyplm.kernels import log_probs as chunked_log_probs
 from tinyplm.kernels.mlp import gated_mlp
 from tinyplm.layers import (
     alibi,
+    block,
     cache,
     cache_size,
     mask,
@@ -225,6 +226,8 @@ LAYERS = [
     (mask.prefix_mask, {"lengths": np.array([1, 2]), "T": 3}),
     (mask.packed_mask, {"documents": np.zeros((2, 3), int)}),
     (mask.Visible, {"T": 2, "S": 3, "causal": True, "window": 2, "padding": np.ones((1, 3), bool), "allowed": None, "xp": np}),
+    (mask.Visible, {"T": 2, "S": 3, "causal": True, "prefix": np.array([2]), "xp": np}),
+    (block.deep_norm_scales, {"layers": 3}),
     (mask.decoder_mask, {"T": 2, "S": 3, "attention_mask": np.ones((2, 3)), "window": 2, "xp": np}),
     (mask.encoder_mask, {"T": 3, "attention_mask": np.ones((2, 3)), "xp": np}),
     (memory.extended, {"mems": np.zeros((2, 1, 2, 4)), "entered": [np.zeros((2, 3, 4))], "longest": 2, "first": 1}),

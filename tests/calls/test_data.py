@@ -20,6 +20,7 @@ COMMON = {"layout": LAYOUT, "masking": MASKING, "seed": 1, "copies": None}
 SEQ2SEQ = objectives.Seq2SeqLayout.t5(eos_id=21, pad_id=22)
 NOISE = {"density": 0.15, "mean_span": 3.0}
 DENOISED = {"layout": SEQ2SEQ, "sentinels": [40, 41, 42], "seed": 1}
+BLANKS = objectives.BlankTokens(20, 21, 22, 0)
 NOISING = objectives.Noising(23)
 TASK = objectives.Seq2SeqPairs([([1], [2])], 5, 5, layout=SEQ2SEQ, seed=1)
 ROW = LAYOUT.single(np.array([1, 2]))
@@ -122,6 +123,18 @@ OBJECTIVES = [
     (objectives.Noising, {"mask_id": 9, "permute": True, "masking": 0.1, "infilling": 0.3, "mean_span": 3.0, "deletion": 0.1,
                           "rotation": 0.5}),
     (objectives.noised, {"sentences": [[1, 2], [3]], "noising": NOISING, "key": 1}),
+    (objectives.BlankTokens, {"mask_id": 20, "start_id": 21, "end_id": 22, "pad_id": 0, "sentence_mask_id": None,
+                              "document_mask_id": 23, "first": (24,)}),
+    (BLANKS.mask, {"kind": "spans"}),
+    (objectives.short_spans, {"length": 9, "key": 1, "rate": 0.15, "mean_span": 3.0}),
+    (objectives.sentence_spans, {"bounds": [0, 2, 5], "key": 1, "rate": 0.15}),
+    (objectives.document_span, {"length": 9, "key": 1}),
+    (objectives.blank_infilling, {"ids": [1, 2, 3], "spans": np.array([[0, 1], [2, 3]]), "order": [1, 0], "tokens": BLANKS,
+                                  "kind": "spans"}),
+    (objectives.restore_blanks, {"input_ids": [20, 2, 21, 1], "position_ids": np.array([[0, 1, 0, 0], [0, 0, 1, 2]]), "prefix": 2,
+                                 "tokens": BLANKS}),
+    (objectives.InfilledDocuments, {"documents": DOCUMENTS, "length": 12, "tokens": BLANKS, "seed": 1,
+                                    "shares": {"spans": 1.0}, "rate": 0.15, "mean_span": 3.0}),
     (objectives.NoisedDocuments, {"documents": DOCUMENTS, "length": 12, "layout": SEQ2SEQ, "noising": NOISING, "seed": 1}),
     (objectives.mixture_rates, {"sizes": {"a": 3, "b": 4}, "limit": 3, "temperature": 2.0}),
     (objectives.Mixture, {"tasks": {"a": TASK, "b": TASK}, "rates": {"a": 1, "b": 2.0}, "pad_id": 0, "seed": 1}),

@@ -119,7 +119,7 @@ NOT_CALLED = {
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
-    "objectives": set(),
+    "objectives": {"Infilling"},
     "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Journal", "save_lora", "save_prefix",
                "save_rows", "token_log_probs"},
 }  # fmt: skip

@@ -15,8 +15,9 @@ import pytest
 import tests.support.families as families
 import tinyplm
 from tests.laws import MODEL, MODEL_32, equal, relative_error
-from tests.support.families import ROPES, batch
+from tests.support.families import batch
 from tests.support.llama_formulas import assert_formulas
+from tests.support.ropes import ROPES
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import llama

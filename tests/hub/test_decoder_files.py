@@ -13,7 +13,7 @@ import tinyplm
 from tests.support.families import FAMILIES, batch, tiny
 from tests.test_files import one_line
 from tinyplm.core import flatten
-from tinyplm.models.config import to_dict
+from tinyplm.models.config import file_type, to_dict
 from tinyplm.models.names import names_of, to_hub
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -38,7 +38,7 @@ def test_saving_and_loading_is_the_identity(tmp_path, family, variant):
     assert all(a.tobytes() == leaves[path].tobytes() for path, a in flatten(model.params).items())
     settings = settings_in(tmp_path)
     tinyplm.save(again, tmp_path / "again")
-    assert settings_in(tmp_path / "again") == settings and settings["model_type"] == family
+    assert settings_in(tmp_path / "again") == settings and settings["model_type"] == file_type(type(model.config))
     assert settings["architectures"] == [model.config.ARCHITECTURE]
 
 
@@ -123,9 +123,9 @@ QUANTIZED = {"quant_method": "gptq", "bits": 4}
     ("settings", "message"),
     [
         ({"quantization_config": QUANTIZED}, "config: quantization_config: expected a model without quantization"),
-        ({"layer_norm_epsilon": "x", "rms_norm_eps": "x"}, "expected float, got 'x'"),
+        ({"layer_norm_epsilon": "x", "layernorm_epsilon": "x", "rms_norm_eps": "x"}, "expected float, got 'x'"),
         ({"tie_word_embeddings": 1}, "config: tie_word_embeddings: expected bool, got 1"),
-        ({"vocab_size": 2**40}, "config: vocab_size: expected an integer of at most"),
+        ({"vocab_size": 2**40, "padded_vocab_size": 2**40}, "vocab_size: expected an integer of at most"),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from unittest import mock
 
 import numpy as np
@@ -46,6 +47,7 @@ def settings_of_attention(draw, cross=False):
     allowed = rng.random(draw(st.sampled_from(shapes))) < 0.6 if draw(st.booleans()) else None
     bias = rng.normal(size=draw(st.sampled_from(shapes))) if cross or draw(st.booleans()) else None
     window = draw(st.integers(1, S + 1)) if causal and draw(st.booleans()) else None
+    prefix = rng.integers(0, S + 1, B) if causal and window is None and draw(st.booleans()) else None
     dropout = {"rate": 0.3, "key": rng.integers(0, 2**64, B, dtype=np.uint64)} if draw(st.booleans()) else {}
     positions = np.arange(S) - rng.integers(0, S, (draw(st.sampled_from([1, B])), 1))
     offsets = alibi(positions, slopes=alibi_slopes(K * G), dtype="float64") if draw(st.booleans()) else None
@@ -60,6 +62,7 @@ def settings_of_attention(draw, cross=False):
             "window": window,
             "padding": padding,
             "allowed": allowed,
+            "prefix": prefix,
         },
         "options": {**dropout, "cap": cap, "offsets": offsets},
         "block": draw(st.integers(1, T - 1 if cross else 14)),
@@ -103,13 +106,18 @@ def test_blocks_equal_the_plain_form(device, case, monkeypatch):
 @on_devices
 @given(case=CASES)
 def test_what_a_block_is_told_is_the_mask(device, case):
-    """A block loads no more keys than necessary at either end, and hides exactly the keys the array hides."""
+    """A block loads no more keys than necessary at either end, and hides exactly the keys the array hides.
+
+    On a device, where a prefix would have to be read, all of them."""
     visible = visible_of(case, device)
     T, S, causal, window = visible.T, visible.S, visible.causal, visible.window
     every = np.ones((1, 1, T, S), bool)
     expected = every if visible.array is None else every & to_host(visible.array)
     at, keys = np.arange(S - T, S)[:, None], np.arange(S)
     band = (keys <= at) & (keys > at - (window or S)) if causal else every[0, 0]
+    if visible.prefix is not None:
+        longest = S if device != "cpu" else to_host(visible.prefix).max()
+        band = band | (keys < longest)
     for lo in range(0, T, case["block"]):
         hi = min(lo + case["block"], T)
         keys, partly = visible.block(lo, hi)
@@ -242,6 +250,19 @@ def test_narrow_windows_take_half_blocks(window, block):
             lambda q: Visible(3, 3, causal=True, window=0),
             "window: expected None or an integer >= 1, got 0",
         ),
+        (
+            lambda q: Visible(3, 3, causal=True, window=2, prefix=np.array([1])),
+            "expected causal without window, for a prefix, got window = 2 and causal = True",
+        ),
+        (
+            lambda q: block_attention(q, q, q, mask=Visible(3, 3, causal=True, prefix=np.array([1, 2]))),
+            r"block_attention: mask: expected prefix \(1,\), got \(2,\)",
+        ),
+        (lambda q: Visible(3, 3, prefix=np.array([1])), "got window = None and causal = False"),
+        (
+            lambda q: Visible(3, 3, causal=True, prefix=np.array([4])),
+            r"Visible: prefix: expected integers from 0 to 3, got \[4\]",
+        ),
         (lambda q: Visible(3, 3, padding=np.ones((1, 2), bool)), r"padding \(B, 3\), got \(1, 2\)"),
     ],
 )
@@ -278,3 +299,23 @@ def test_a_mask_written_out_by_windows_of_every_length():
                 seen = (keys <= queries) & (keys > queries - (S if window is None else window))
                 mask = Visible(T, S, causal=True, window=window).array
                 assert np.array_equal(np.broadcast_to(True if mask is None else mask, (T, S)), seen), (T, S, window)
+
+
+def test_blocks_of_a_prefix_of_every_length():
+    """Written out and block by block, with queries that follow earlier places and without."""
+    for S in range(1, 7):
+        for T in range(1, S + 1):
+            at, keys = np.arange(S - T, S)[:, None], np.arange(S)
+            for prefix in range(S + 1):
+                seen = (keys <= at) | (keys < prefix)
+                visible = Visible(T, S, causal=True, prefix=np.array([prefix, S - prefix]))
+                whole = True if visible.array is None else visible.array
+                assert np.array_equal(np.broadcast_to(whole, (2, 1, T, S))[0, 0], seen)
+                for lo, hi in combinations(range(T + 1), 2):
+                    for sample in (None, 0):  # among all, and alone
+                        found, (within, partly) = np.zeros((2, 1, hi - lo, S), bool), visible.block(lo, hi, sample)
+                        found[..., within] = True
+                        for places, shown in partly:
+                            found[..., within][..., places] &= shown
+                        assert np.array_equal(found[0, 0], seen[lo:hi]), (S, T, prefix, lo, hi, sample)
+                    assert within.stop == np.flatnonzero(seen[lo:hi].any(axis=0))[-1] + 1

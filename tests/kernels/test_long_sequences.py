@@ -111,16 +111,17 @@ def peak(work) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("cap", [None, 5.0])
-def test_memory_of_the_layer_is_linear_in_length(cap):
-    """With a cap there are ALiBi's offsets as well."""
+@pytest.mark.parametrize(("cap", "prefix"), [(None, 0), (5.0, 0), (None, 1)])
+def test_memory_of_the_layer_is_linear_in_length(cap, prefix):
+    """With a cap there are ALiBi's offsets as well; with a prefix that of the first sample is as long as the sequence."""
     slopes = None if cap is None else alibi_slopes(4)
 
     def work(T):
-        q, k, v = (np.ones((1, heads, T, 8), dtype=np.float32) for heads in (4, 2, 2))
-        visible = Visible(T, T, causal=True, padding=np.ones((1, T), bool))
+        q, k, v = (np.ones((1 + prefix, heads, T, 8), dtype=np.float32) for heads in (4, 2, 2))
+        lengths = np.array([T, T // 2]) if prefix else None
+        visible = Visible(T, T, causal=True, padding=np.ones((1 + prefix, T), bool), prefix=lengths)
         options = {} if cap is None else {"cap": cap, "offsets": alibi(np.arange(T), slopes=slopes)}
-        block_attention(q, k, v, mask=visible, rate=0.1, key=np.arange(1, dtype=np.uint64), block=16, **options)[1](q)
+        block_attention(q, k, v, mask=visible, rate=0.1, key=np.arange(1 + prefix, dtype=np.uint64), block=16, **options)[1](q)
 
     bytes_of = {T: peak(lambda T=T: work(T)) for T in (256, 512, 1024)}
     for T in (256, 512):

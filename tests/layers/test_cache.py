@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.laws import MODEL, MODEL_32, difference_rounding, equal, leaves, relative_error
 from tests.support.differences import slope_error
-from tests.support.families import CONTEXT, FAMILIES, KINDS, ROPES, tiny
+from tests.support.families import CONTEXT, FAMILIES, KINDS, tiny
+from tests.support.ropes import ROPES
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
@@ -318,7 +319,7 @@ def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 2), int)), "attention_mask: expected shape (2, 6), got (2, 2)"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 2, 2), bool)), ", 2, 6), got (2, 1, 2, 2)"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 6, 6), bool)), ", 2, 6), got (2, 1, 6, 6)"),
-        (lambda m: call_with(m, 2, position_ids=np.arange(6)), "position_ids: expected shape (2,) or (2, 2), got (6,)"),
+        (lambda m: call_with(m, 2, position_ids=np.arange(6)), "position_ids: expected shape (2,) or (2, 2)"),
         (lambda m: m.empty_cache(2, 13), "capacity: expected an integer from 1 to 12, got 13"),
         (lambda m: m.empty_cache(2, 0), "capacity: expected an integer from 1 to 12, got 0"),
         (lambda m: m.empty_cache(0), "batch: expected an integer from 1 to "),
@@ -329,6 +330,8 @@ def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
 def test_what_does_not_fit_is_refused_in_one_line(name, call, message):
     if not FAMILIES[name].context and ("context" in message or message.startswith("capacity")):
         pytest.skip("no longest sequence")
+    if message.startswith("capacity") and model_of(name).config.position_rows:
+        pytest.skip("a cache of pairs of positions holds more than the context: its own tests have that")
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         call(model_of(name))
     assert "\n" not in str(error.value)

@@ -157,6 +157,7 @@ def test_a_prefix_is_refused_with_alibi_and_takes_a_cap():
 # ----------------------------------------------------------------------------------------------------------------- blocks
 
 BLOCKS = {"pre_norm": "pre_norm_block", "post_norm": "post_norm_block", "after_norm": "after_norm_block",
+          "deep_norm": "deep_norm_block", "scaled_norm": "scaled_norm_block",
           "both_norms": "both_norms_block", "parallel": "parallel_block"}  # fmt: skip
 RATE = 0.4
 
@@ -193,8 +194,9 @@ def formula(case, kind):
 
     if kind == "parallel":
         return ref_block.parallel_block(p, x, bias, norm=norm, attention=first, mlp=second)
-    if kind in ("pre_norm", "post_norm"):
-        return ref_block.block(p, x, bias, residual=getattr(ref_block, kind), norm=norm, attention=first, mlp=second)
+    if kind in ("pre_norm", "post_norm", "deep_norm", "scaled_norm"):
+        residual = partial(getattr(ref_block, kind), **settings_.get("residual", {}))
+        return ref_block.block(p, x, bias, residual=residual, norm=norm, attention=first, mlp=second)
     # the norm comes after the sublayer, and dropout after the norm
     n1, n2 = p["norm1"], p["norm2"]
     before = {"after_norm": lambda p, x: x, "both_norms": lambda p, x: norm(p["before"], x)}[kind]
@@ -225,6 +227,31 @@ def test_a_block_without_a_key_has_no_dropout(kind):
     plain = laws.Case(dropped.args, {n: v for n, v in dropped.kwargs.items() if n not in ("rate", "key")})
     y = laws.call(f, without, "cpu")[0]
     assert np.array_equal(y, laws.call(f, plain, "cpu")[0]) and not np.array_equal(y, laws.call(f, dropped, "cpu")[0])
+
+
+def test_deep_norm_with_alpha_1_is_post_norm_and_its_scales_are_those_of_glm_130b():
+    s = laws.Sizes(B=2, T=3, S=4, D=5, K=2, G=2, E=3, F=4, V=6, seed=1, flags=(True, True, True))
+    case = COMPONENTS["post_norm_block"].make(s)
+    deep = laws.Case(case.args, {**case.kwargs, "residual": partial(block.deep_norm, alpha=1.0)})
+    assert np.array_equal(laws.call(block.block, deep, "cpu")[0], laws.call(block.block, case, "cpu")[0])
+    alpha, beta = block.deep_norm_scales(70)
+    assert abs(alpha * beta - 1) < rounding(4) and abs(alpha**2 - 140) < 140 * rounding(4)
+    with pytest.raises(ValueError, match="layers: expected an integer from 1 to 2147483647, got 0"):
+        block.deep_norm_scales(0)
+    with pytest.raises(ValueError, match="deep_norm: alpha: expected a finite number > 0, got 0"):
+        block.block(*case.args, **{**case.kwargs, "residual": partial(block.deep_norm, alpha=0)})
+
+
+def test_at_the_start_a_deep_block_changes_its_input_by_no_more_than_its_share():
+    """r = alpha x + beta s for x and s of the same size: s is a share 1 / (2 N + 1) of the sum, in the norm's input."""
+    alpha, beta = block.deep_norm_scales(8)
+    x = np.random.default_rng(0).normal(size=(1, 4, 64))
+
+    def f(p, x):
+        return beta * x[..., ::-1], lambda dy: (p, beta * dy[..., ::-1])
+
+    y, _ = block.deep_norm({}, {}, x, norm=lambda p, r: (r / (alpha + beta), None), f=f, alpha=alpha)
+    assert np.abs(y - x).max() <= 2 * np.abs(x).max() / 17 + FEW
 
 
 def test_the_two_parts_of_a_parallel_block_drop_apart():

@@ -18,6 +18,8 @@ from tinyplm.core import tree_map
 from tinyplm.families import (
     baichuan,
     bloom,
+    chatglm,
+    chatglm_6b,
     deepseek_v2,
     deepseek_v3,
     gemma,
@@ -25,6 +27,7 @@ from tinyplm.families import (
     gemma3_text,
     glm,
     glm4,
+    glm_2021,
     gpt2,
     gpt3,
     gpt_oss,
@@ -253,12 +256,43 @@ FAMILIES = {
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False}},
         dropout={"attention_dropout": 0.2},
     ),
+    # Without pairs of positions and a prefix, which its own tests have: the second position is 0.
+    "glm_2021": Family(
+        glm_2021,
+        glm_2021.Config(vocab_size=VOCABULARY, max_sequence_length=CONTEXT, hidden_size=WIDTH, num_layers=2,
+                        num_attention_heads=2, embedding_dropout_prob=0.0, attention_dropout_prob=0.0, output_dropout_prob=0.0),
+        context="max_sequence_length",
+        variants={"tied": {}, "untied": {"tie_word_embeddings": False, "attention_scale": 8.0}},
+        dropout={"embedding_dropout_prob": 0.2, "attention_dropout_prob": 0.2, "output_dropout_prob": 0.2},
+    ),
     # Three heads: slopes for a number that is no power of two.
     "bloom": Family(
         bloom, bloom.Config(vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=2, n_head=3, bos_token_id=None, eos_token_id=None),
         context=None,
         variants={"tied": {}, "untied": {"tie_word_embeddings": False, "n_head": 2}},
         dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
+    ),
+    # As glm.
+    "chatglm": Family(
+        chatglm,
+        chatglm.Config(padded_vocab_size=VOCABULARY, hidden_size=WIDTH, ffn_hidden_size=7, num_layers=2, num_attention_heads=4,
+                       kv_channels=8, multi_query_attention=True, multi_query_group_num=2, seq_length=CONTEXT, add_qkv_bias=True),
+        context="seq_length",
+        variants={"by head, biases everywhere": {"multi_query_attention": False, "add_bias_linear": True,
+                                                 "tie_word_embeddings": True},
+                  "stretched, no biases": {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm2-6b-32k", "add_qkv_bias": False},
+                  "a larger base, one group": {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm3-6b-32k",
+                                               "multi_query_group_num": 1}},
+        dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
+    ),
+    # Halves of each head have a width of two, one pair, so the model's is 8.  Its own tests have pairs of positions and a prefix.
+    "chatglm_6b": Family(
+        chatglm_6b,
+        chatglm_6b.Config(vocab_size=VOCABULARY, hidden_size=8, inner_hidden_size=7, num_layers=2, num_attention_heads=2,
+                          max_sequence_length=CONTEXT),
+        context="max_sequence_length",
+        variants={"untied": {}, "tied": {"tie_word_embeddings": True}},
+        dropout={},
     ),
     "openai-gpt": Family(
         openai_gpt,
@@ -321,28 +355,8 @@ FAMILIES = {
 
 # One of each wiring: tests of the walk and of what stands around it run over these.  The others differ from one of them in a
 # piece, in fields or in names; tests of the numbers run over all.
-KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan"]
+KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan", "glm_2021"]
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
-
-
-def _rope(kind: str, positions: int = 24, **settings: Any) -> dict[str, Any]:
-    """Heads of width 8: four frequencies, so that a scaling can treat some differently."""
-    parameters = {"rope_type": kind, "rope_theta": 10.0, **settings}
-    return {"head_dim": 8, "max_position_embeddings": positions, "rope_parameters": parameters}
-
-
-# LLaMA with every RoPE type, all for 24 positions; with dynamic and longrope 12 of them can be cached.  With base 10 the
-# frequencies make 1.9, 1.1, 0.6 and 0.3 turns in 12 positions: some lie between the two bounds of yarn and llama3, some on
-# either side.
-ROPES = {
-    "default": _rope("default"),
-    "linear": _rope("linear", 12, factor=2.0),
-    "dynamic": _rope("dynamic", 12, factor=2.0),
-    "yarn": _rope("yarn", factor=2.0, original_max_position_embeddings=12, beta_fast=1.5, beta_slow=0.4, truncate=False),
-    "yarn, attention_factor": _rope("yarn", 12, factor=2.0, beta_fast=1.5, beta_slow=0.4, attention_factor=0.6),
-    "longrope": _rope("longrope", original_max_position_embeddings=12, short_factor=[1, 1, 1.2, 2], long_factor=[1, 2, 3, 4]),
-    "llama3": _rope("llama3", factor=2.0, original_max_position_embeddings=12, low_freq_factor=0.4, high_freq_factor=1.5),
-}
 
 
 def tiny(family: str, seed: int = 0, dtype: str = "float64", device: str = "cpu", **changes: Any) -> tinyplm.Model:

@@ -53,12 +53,15 @@ def described_sinks(*args, **kwargs):
 
 
 def described_attention(
-    q, k, v, bias=None, *, causal=True, window=None, padding, allowed, block, attention=ref_attention.attention, **kwargs
-):
+    q, k, v, bias=None, *, causal=True, window=None, prefix=None, padding, allowed, block, attention=ref_attention.attention,
+    **kwargs,
+):  # fmt: skip
     T, S = q.shape[2], k.shape[2]
     seen = None
     if causal:
         seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
+    if prefix is not None:
+        seen = ref_mask.prefix_mask(prefix, S)[:, :, S - T :]
     seen = ref_mask.combine_masks(seen, None if padding is None else ref_mask.padding_mask(padding), allowed)
     return attention(q, k, v, bias, mask=seen, **kwargs)
 

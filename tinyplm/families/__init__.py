@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,8 @@ FAMILIES = {
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "camembert",
+    "chatglm": "chatglm",
+    "chatglm_6b": "chatglm_6b",
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
     "deepseek_v2": "deepseek_v2",
@@ -30,6 +33,7 @@ FAMILIES = {
     "gemma3_text": "gemma3_text",
     "glm": "glm",
     "glm4": "glm4",
+    "glm_2021": "glm_2021",
     "gpt2": "gpt2",
     "gpt3": "gpt3",
     "gpt_oss": "gpt_oss",
@@ -63,6 +67,20 @@ def family(model_type: str) -> ModuleType:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise wrong("model_type", f"one of {', '.join(sorted(FAMILIES))}", model_type)
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
+
+
+# {model_type of config.json: (a field, the family that has it there)} of two families that share it
+SHARED = {
+    "glm": ("num_layers", "glm_2021"),
+    "chatglm": ("inner_hidden_size", "chatglm_6b"),
+}
+
+
+def family_of(settings: Mapping[str, Any]) -> ModuleType:
+    """The module of a family from the contents of a config.json; ValueError for an unknown one."""
+    model_type = settings["model_type"]
+    field, other = SHARED.get(model_type, ("", ""))
+    return family(other if field in settings else model_type)
 
 
 # The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.

@@ -114,6 +114,7 @@ def body(
     input_ids: Any = None,
     attention_mask: Any = None,
     position_ids: Any = None,
+    prefix_lengths: Any = None,
     key: Any = None,
     cache: Any = None,
     stacking: StackOptions = StackOptions(),
@@ -121,7 +122,8 @@ def body(
     """Hidden states after the final norm; arguments and results as for decoder.body."""
     e, look_up_back = walks.look_up(p, input_ids, inputs_embeds)
     xp, T, S, position_ids = decoder.places(e, cache, position_ids)
-    layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
+    mask = decoder_mask(T, S, attention_mask, prefix=prefix_lengths, xp=xp)
+    layer = partial(block, config=config, mask=mask)
     s, positions_back = learned_positions(e, p["positions"], positions=position_ids)
     x0, drop_back = dropout(s, rate=config.embd_pdrop, key=fold(key, config.n_layer))
     xL, xL_back = stack(layer, p["layers"], x0, each=decoder.by_layer(key, cache), options=stacking)
@@ -197,8 +199,7 @@ def pieces(config: Config) -> decoder.Pieces:
     )
 
 
-walk = partial(decoder.body, pieces)
-output_matrix = causal_lm.output_matrix
+walk, output_matrix = partial(decoder.body, pieces), causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
 _QKV = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
@@ -215,6 +216,5 @@ NAMES = [
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
     *decoder.HEADS,
 ]
-PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
-SKIPPED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry
+PREFIX, SKIPPED = "transformer.", (r"\.attn\.(masked_)?bias$",)  # causal masks in old files
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # may stand in a file although the head is tied

@@ -64,6 +64,8 @@ class Batch:
         memory = self.memory
         if memory is None or memory.cache is None:
             return None
+        if self.model.config.reads_places:
+            return None  # the first tokens of a prompt see its later ones
         if not isinstance(memory.cache, Cache):
             raise wrong("memory: cache", "None or a Cache", memory.cache)
         if not memory.cache.current:
@@ -85,7 +87,11 @@ class Batch:
         """The model's inputs from column `start` on, as Model.inputs gives, without checks."""
         inputs: dict[str, Any] = {"input_ids": self.ids[:, start : self.width]}
         real = self.real[:, : self.width]
-        if not real.all():
+        if self.model.config.reads_places:
+            read = self.model.placed(self.ids[:, : self.width], real)
+            inputs |= {"attention_mask": real, "position_ids": read["position_ids"][..., start:]}
+            inputs |= {} if start else {"prefix_lengths": read["prefix_lengths"]}
+        elif not real.all():
             counted = np.cumsum(real, axis=1) - 1
             positions = np.clip(counted, 0, self.model.config.cache_context - 1)[:, start:]
             inputs |= {"attention_mask": real, "position_ids": positions}

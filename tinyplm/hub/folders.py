@@ -24,6 +24,7 @@ from ..families import (
     architecture_of,
     buffer_shapes_of,
     check_task,
+    family_of,
     model_class,
     shapes_of,
     skipped,
@@ -41,7 +42,7 @@ from ..files import (
     write_json,
 )
 from ..memory import check_memory
-from ..models.config import for_task, from_dict, quantization_of, to_dict
+from ..models.config import file_type, for_task, from_dict, quantization_of, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
 from ..models.names import expand, hub_shapes, names_of, to_hub
@@ -122,8 +123,8 @@ def _from_fields(family: ModuleType, fields: Mapping[str, Any]) -> Any:
     """A Config from a dict of its fields or, with a model_type, the contents of a config.json."""
     model_type = fields.get("model_type")
     if model_type is not None:
-        if model_type != family.Config.MODEL_TYPE:
-            raise wrong("config: model_type", family.Config.MODEL_TYPE, model_type)
+        if model_type not in (family.Config.MODEL_TYPE, file_type(family.Config)):
+            raise wrong("config: model_type", file_type(family.Config), model_type)
         return from_dict(family.Config, dict(fields))
     names = [field.name for field in dataclasses.fields(family.Config) if field.name != "source"]
     if unknown := [name for name in fields if name not in (*names, *family.Config.ALIASES)]:
@@ -186,7 +187,7 @@ def load(
     within = settings["model_type"] in TEXT_MODELS
     try:
         settings = text_settings(settings) if within else settings
-        family = find_family(settings["model_type"])
+        family = family_of(settings)
         config = from_dict(family.Config, settings)
         quantized = quantization_of(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
@@ -261,7 +262,11 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
 
 
 def hub_name(family: ModuleType, name: str) -> str:
-    """The full name of a tensor, whose base prefix may be missing, as in files of the bare body."""
+    """The full name of a tensor, whose base prefix may be missing, as in files of the bare body.
+
+    A family's WRAPPER is a prefix that names may have besides.
+    """
+    name = name.removeprefix(getattr(family, "WRAPPER", ""))
     full = family.PREFIX + name
     known = {rename.hub.split("{i}")[0] for rename in family.NAMES} | {*_copies(family)}
     bare = not any(name.startswith(start) for start in known)

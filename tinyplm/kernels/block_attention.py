@@ -126,6 +126,9 @@ def _by_blocks(
     if (visible.T, visible.S) != (T, S):
         described = (visible.T, visible.S)
         raise ValueError(f"block_attention: mask: expected T, S = {(T, S)}, got {described}")
+    if visible.prefix is not None and visible.prefix.shape != (B,):
+        given = visible.prefix.shape
+        raise ValueError(f"block_attention: mask: expected prefix {(B,)}, got {given}")
     if visible.allowed is not None:
         broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
     if block is None:
@@ -294,18 +297,25 @@ class _Part(NamedTuple):
 
 def _parts(visible: Visible, B: int, K: int, G: int, block: int, *, host: bool) -> list[_Part]:
     """On the host, as many heads of a sample as have PART scores; on a GPU all, in few launches."""
-    blocks: list[tuple[slice, slice, list]] = []
-    for lo in range(0, visible.T, block):
-        queries = slice(lo, min(lo + block, visible.T))
-        keys, partly = visible.block(queries.start, queries.stop)
-        blocks.append((queries, keys, [(at, _keys_first(seen, K)) for at, seen in partly]))
+
+    def blocks(sample: int | None) -> list[tuple[slice, slice, list]]:
+        """(queries, keys, seen) of each block."""
+        found = []
+        for lo in range(0, visible.T, block):
+            queries = slice(lo, min(lo + block, visible.T))
+            keys, partly = visible.block(queries.start, queries.stop, sample)
+            found.append((queries, keys, [(at, _keys_first(seen, K)) for at, seen in partly]))
+        return found
+
     if not host:
-        return [_Part(slice(0, B), slice(0, K), q, k, seen) for q, k, seen in blocks]
-    longest = max(keys.stop - keys.start for _, keys, _ in blocks)
+        return [_Part(slice(0, B), slice(0, K), q, k, seen) for q, k, seen in blocks(None)]
+    own = visible.prefix is not None  # each sample has its own
+    each = [blocks(b) for b in range(B)] if own else [blocks(None)] * B
+    longest = max(keys.stop - keys.start for some in each for _, keys, _ in some)
     step = max(1, PART // (G * min(block, visible.T) * longest))
     heads = [slice(h, min(h + step, K)) for h in range(0, K, step)]
-    places = [(slice(b, b + 1), some) for b in range(B) for some in heads]
-    return [_Part(b, h, q, k, seen) for b, h in places for q, k, seen in blocks]
+    places = [(b, some) for b in range(B) for some in heads]
+    return [_Part(slice(b, b + 1), h, q, k, seen) for b, h in places for q, k, seen in each[b]]
 
 
 def _keys_first(a: Any, K: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..arguments import check_functions
+from ..arguments import MOST, check_functions, check_number, check_whole
 from ..core import Array, Backward, Component, Tree, named
 from ..core.named import named_part
 from ..random import fold
@@ -67,6 +67,84 @@ def post_norm(
         return dp_norm, dp, dx + dr, *dshared
 
     return y, backward
+
+
+def deep_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    f: Component,
+    alpha: float,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = norm(p_norm, r),   r = alpha x + dropout(s),   s = f(p, x, *shared).
+
+    Wang et al. 2022 (DeepNet), sec. 4.1; Zeng et al. 2023 (GLM-130B), sec. 2.1.   x, y (B, T, D);
+    alpha > 0: see deep_norm_scales.   dr = dy taken back through the norm, ds = dr taken back
+    through the dropout, dx = alpha dr + ds taken back through f;
+    backward returns (dp_norm, dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(f)):
+        check_functions("deep_norm", norm=norm, f=f)
+    check_number("deep_norm: alpha", alpha, above=0)
+    s, f_back = f(p, x, *shared)
+    d, drop_back = dropout(s, rate=rate, key=key)
+    y, norm_back = norm(p_norm, alpha * x + d)
+
+    def backward(dy: Array) -> tuple:
+        dp_norm, dr = norm_back(dy)
+        dp, dx, *dshared = f_back(drop_back(dr))
+        return dp_norm, dp, dx + alpha * dr, *dshared
+
+    return y, backward
+
+
+def scaled_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    f: Component,
+    alpha: float,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = alpha n + dropout(s),   s = f(p, n, *shared),   n = norm(p_norm, x).
+
+    GLM team 2023, the released code of ChatGLM-6B: DeepNorm with each norm at the start of the next
+    sublayer, which so adds to the normed input.   x, y (B, T, D); alpha > 0: see deep_norm_scales.
+    ds = dy taken back through the dropout,   dn = alpha dy + ds taken back through f,
+    dx = dn taken back through the norm;   backward returns (dp_norm, dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(f)):
+        check_functions("scaled_norm", norm=norm, f=f)
+    check_number("scaled_norm: alpha", alpha, above=0)
+    n, norm_back = norm(p_norm, x)
+    s, f_back = f(p, n, *shared)
+    d, drop_back = dropout(s, rate=rate, key=key)
+
+    def backward(dy: Array) -> tuple:
+        dp, dn, *dshared = f_back(drop_back(dy))
+        dp_norm, dx = norm_back(alpha * dy + dn)
+        return dp_norm, dp, dx, *dshared
+
+    return alpha * n + d, backward
+
+
+def deep_norm_scales(layers: int) -> tuple[float, float]:
+    """(alpha, beta) of a decoder with N layers: sqrt(2 N) and 1 / sqrt(2 N).
+
+    beta multiplies the initial values of the feed-forward layers, Wv and Wo, which are Xavier's,
+    N(0, 2 / (in + out)) (Glorot & Bengio 2010); Wq and Wk keep those.
+    Zeng et al. 2023 (GLM-130B), sec. 2.1; Wang et al. 2022, fig. 2, has (2 N)^(1/4) and
+    (8 N)^(-1/4).
+    """
+    check_whole("layers", layers, 1, MOST)
+    return (2 * layers) ** 0.5, (2 * layers) ** -0.5
 
 
 def after_norm(
@@ -179,8 +257,9 @@ def block(
 ) -> tuple[Array, Backward]:
     """h = residual(x, attention),   y = residual(h, mlp): two sublayers.
 
-    residual: pre_norm, post_norm, after_norm or both_norms; norm(p, x), attention(p, x, *shared)
-    and mlp(p, x) are the family's components; rate: of the dropout before each addition.
+    residual: pre_norm, post_norm, deep_norm, scaled_norm, after_norm or both_norms; norm(p, x),
+    attention(p, x, *shared) and mlp(p, x) are the family's components; rate: of the dropout before
+    each addition.
     p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).
     backward returns (dp, dx, *dshared): dy back through the second sublayer, then the first.
     """

@@ -74,7 +74,12 @@ def prefix_mask(lengths: Array, T: int) -> Array:
     causal = causal_mask(T, xp=xp)
     if is_host(lengths) and ((lengths < 0) | (lengths > T)).any():
         raise wrong("prefix_mask: lengths", f"integers from 0 to {T}", lengths.tolist())
-    return causal | (xp.arange(T) < lengths[:, None, None, None])
+    return causal | _in_prefix(lengths, T, xp)
+
+
+def _in_prefix(lengths: Array, S: int, xp: Any) -> Array:
+    """(B, 1, 1, S): the first lengths[b] keys."""
+    return xp.arange(S) < lengths[:, None, None, None]
 
 
 def packed_mask(documents: Array) -> Array:
@@ -106,6 +111,8 @@ class Visible:
 
     causal   key s is not after query t, which is at position S - T + t
     window   with causal: the query itself and the window - 1 keys before it
+    prefix   with causal and without window: (B,) integers from 0 to S; all queries also see the
+             first prefix[b] keys (prefix_mask)
     padding  (B, S) booleans, True = a token
     allowed  booleans broadcastable to (B, H, T, S), for any other rule
     xp       the array module of the masks
@@ -117,6 +124,7 @@ class Visible:
     window: int | None = None
     padding: Any = None
     allowed: Any = None
+    prefix: Any = None
     xp: Any = np
 
     def __post_init__(self) -> None:
@@ -132,6 +140,8 @@ class Visible:
             )
         if self.causal and not 0 < self.T <= self.S:
             raise ValueError(f"Visible: expected 1 <= T <= S, got T = {self.T}, S = {self.S}")
+        if self.prefix is not None:
+            self._check_prefix()
         for name, mask in (("padding", self.padding), ("allowed", self.allowed)):
             if mask is not None:
                 check_boolean(mask, name)
@@ -142,6 +152,30 @@ class Visible:
             expected = f"booleans that broadcast to (B, H, {self.T}, {self.S})"
             raise wrong("Visible: allowed", expected, self.allowed)
 
+    def _check_prefix(self) -> None:
+        check_array("Visible: prefix", self.prefix, "(B,) integers")
+        if not self.causal or self.window is not None:
+            expected = "causal without window, for a prefix"
+            given = f"window = {self.window} and causal = {self.causal}"
+            raise ValueError(f"Visible: expected {expected}, got {given}")
+        if is_host(self.prefix) and ((self.prefix < 0) | (self.prefix > self.S)).any():
+            raise wrong("Visible: prefix", f"integers from 0 to {self.S}", self.prefix.tolist())
+
+    @cached_property
+    def _prefixed(self) -> Any:
+        """(B, 1, 1, S): the keys of the prefix."""
+        return _in_prefix(self.prefix, self.S, self.xp)
+
+    def _prefixes(self, sample: int | None) -> tuple[int, int]:
+        """(shortest, longest) of this sample, or of all; 0 and S on a device, where they would have
+        to be read."""
+        if self.prefix is None:
+            return 0, 0
+        if not is_host(self.prefix):
+            return 0, self.S
+        lengths = self.prefix.tolist() if sample is None else [int(self.prefix[sample])]
+        return min(lengths), max(lengths)
+
     @cached_property
     def array(self) -> Any:
         """The mask written out, broadcastable to (B, H, T, S); None if nothing is hidden."""
@@ -150,23 +184,34 @@ class Visible:
             band = sliding_mask(self.T, self.S, window=self.window, xp=self.xp)
         elif self.causal and self.T > 1:
             band = causal_mask(self.T, self.S, xp=self.xp)
+            band = band if self.prefix is None else band | self._prefixed
         padding = None if self.padding is None else padding_mask(self.padding)
         return combine_masks(band, padding, self.allowed)
 
-    def block(self, lo: int, hi: int) -> tuple[slice, list[tuple[slice, Any]]]:
+    def block(
+        self, lo: int, hi: int, sample: int | None = None
+    ) -> tuple[slice, list[tuple[slice, Any]]]:
         """(keys, partly) for the queries lo .. hi - 1: for attention that works block by block.
 
-        keys: those that `causal` and `window` show to some of these queries.   partly: pairs of
-        places among these keys and booleans broadcastable to (B, H, hi - lo, places), all of which
-        must be True.
+        keys: those that `causal`, `window` and `prefix` show to some of these queries (on a device
+        all of them with a prefix).   partly: pairs of places among these keys and booleans
+        broadcastable to (B, H, hi - lo, places), all of which must be True.
+        sample: the only one that matters; None for all.
         """
         first, last = lo + self.S - self.T, hi - 1 + self.S - self.T  # the queries' positions
+        shortest, longest = self._prefixes(sample)
         begin = 0 if self.window is None else max(0, first - self.window + 1)
-        end = last + 1 if self.causal else self.S
+        end = max(last + 1, longest) if self.causal else self.S
         partly = []
-        if self.causal and first < last:  # the keys up to the first query are visible to all
-            keys, queries = self.xp.arange(first + 1, end)[:, None], self.xp.arange(first, end)
-            partly.append((slice(first + 1 - begin, end - begin), (keys <= queries).T))
+        start = max(first + 1, shortest)  # the keys before it are visible to all
+        if self.causal and start <= last:
+            keys, queries = (self.xp.arange(n, last + 1) for n in (start, first))
+            seen = (keys[:, None] <= queries).T
+            seen = seen | self._prefixed[..., start : last + 1] if longest > start else seen
+            partly.append((slice(start - begin, last + 1 - begin), seen))
+        beyond = max(last + 1, shortest)
+        if self.causal and beyond < end:
+            partly.append((slice(beyond - begin, end - begin), self._prefixed[..., beyond:end]))
         if self.window is not None and begin <= last - self.window:
             # the keys before the last query's window
             keys = self.xp.arange(begin, last - self.window + 1)[:, None]
@@ -188,19 +233,21 @@ def decoder_mask(
     attention_mask: Array | None = None,
     *,
     window: int | None = None,
+    prefix: Array | None = None,
     xp: Any = np,
 ) -> Visible:
     """What the last T of S positions may attend to in a decoder: themselves and earlier tokens.
 
     attention_mask (B, S) of 0/1, 0 = padding, or 4-dimensional booleans, or None.
-    window: see Visible.
+    window, prefix: see Visible.
     """
     check_array("attention_mask", attention_mask, "(B, S) or (B, H, T, S) numbers or None")
     padding, allowed = attention_mask, None
     if attention_mask is not None and attention_mask.ndim == 4:
         padding, allowed = None, attention_mask
     padding = None if padding is None else padding != 0
-    return Visible(T, S, causal=True, window=window, padding=padding, allowed=allowed, xp=xp)
+    shown: dict[str, Any] = {"window": window, "prefix": prefix}
+    return Visible(T, S, causal=True, padding=padding, allowed=allowed, **shown, xp=xp)
 
 
 def encoder_mask(T: int, attention_mask: Array | None = None, *, xp: Any = np) -> Visible:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import wrong
+from ..arguments import mismatch, wrong
 from ..backend import array_module
 from ..core import Array, Backward
 from ..shapes import check_float_dtype, expects
@@ -30,6 +30,17 @@ def rotary_tables(
     angles = positions[..., None].astype("float64") * frequencies
     angles = angles[:, None] if positions.ndim == 2 else angles[None, None]
     return tuple((f(angles) * magnitude).astype(dtype) for f in (xp.cos, xp.sin))
+
+
+def paired_tables(positions: Array, frequencies: Array, *, dtype: Any) -> dict[str, Array]:
+    """{"cos", "sin"} for paired_rope, of two positions for each token.
+
+    positions (B, 2, T) integers, frequencies (E/4,) on the same device.
+    """
+    xp = array_module(positions)
+    tables = [rotary_tables(positions[:, n], frequencies, dtype=dtype) for n in (0, 1)]
+    cos, sin = (xp.concatenate(both, axis=-1) for both in zip(*tables))
+    return {"cos": cos, "sin": sin}
 
 
 @expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
@@ -62,6 +73,36 @@ def rope(x: Array, *, cos: Array, sin: Array, interleaved: bool = False) -> tupl
         return rotated(dy, -sin)
 
     return rotated(x, sin), backward
+
+
+@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F)", hot=True)
+def paired_rope(x: Array, *, cos: Array, sin: Array) -> tuple[Array, Backward]:
+    """y = [rope(x1; cos1, sin1), rope(x2; cos2, sin2)]: each half of a head by its own positions.
+
+    GLM team 2023, the released code of ChatGLM-6B: the first half turns by a token's place, the
+    second by its place within a blank (Du et al. 2022, sec. 2.3).   x = [x1, x2] and y
+    (B, H, T, E), E a multiple of 4; cos = [cos1, cos2] and sin = [sin1, sin2] (B or 1, 1, T, E/2).
+    dx = [dx1, dx2], each as in `rope`.
+    """
+    xp = array_module(x)
+    check_tables(x, cos, sin)
+    E, F = x.shape[-1], cos.shape[-1]
+    if E % 4 or 2 * F != E:
+        expected = f"{2 * F} components, a multiple of 4: two for each of the {F} angles"
+        raise mismatch("paired_rope: x", expected, E)
+    parts = [
+        rope(
+            x[..., n : n + F],
+            cos=cos[..., n // 2 : (n + F) // 2],
+            sin=sin[..., n // 2 : (n + F) // 2],
+        )
+        for n in (0, F)
+    ]
+
+    def backward(dy: Array) -> Array:
+        return xp.concatenate([back(dy[..., n : n + F]) for (_, back), n in zip(parts, (0, F))], -1)
+
+    return xp.concatenate([y for y, _ in parts], axis=-1), backward
 
 
 def check_tables(x: Array, cos: Array, sin: Array) -> None:

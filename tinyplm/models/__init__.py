@@ -6,6 +6,7 @@ decoder.py encoder.py seq2seq.py   from ids to hidden states; walks.py: what the
 disentangled.py deberta_parts.py   the pieces of DeBERTa; what its versions share
 t5_parts.py                        what T5 and mT5 share
 rope.py                            RoPE's settings in a config, and its rotation as a piece
+placing.py                         positions and prefix of ChatGLM-6B's texts, read off the ids
 
 From hidden states to outputs and losses:
 
@@ -29,7 +30,7 @@ Configs and names:
 
 config.py                          reading and writing config.json
 rotary_config.py routed_config.py  the fields that LLaMA-shaped decoders share, and with experts
-latent_config.py                   those of decoders with latent attention
+latent_config.py chatglm_config.py those of decoders with latent attention, and of ChatGLM
 seq2seq_config.py                  those that encoder-decoders share
 names.py encoder_names.py          renaming between parameter trees and hub names
 """

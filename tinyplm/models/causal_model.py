@@ -27,6 +27,8 @@ from .routed import causal_body
 class CausalModel(LanguageModel):
     """A decoder with a language-modelling head; its task is "causal_lm"."""
 
+    INPUTS = (*LanguageModel.INPUTS, "prefix_lengths")
+
     @known_arguments
     def __call__(
         self,
@@ -35,6 +37,7 @@ class CausalModel(LanguageModel):
         inputs_embeds: Any = None,
         attention_mask: Any = None,
         position_ids: Any = None,
+        prefix_lengths: Any = None,
         grad: bool = True,
         key: int | None = None,
         cache: Cache | None = None,
@@ -50,7 +53,11 @@ class CausalModel(LanguageModel):
         attention_mask (B, S) of 0/1, 1 = a real token; or booleans (B or 1, H or 1, T, S), True =
                        may attend, combined with the causal mask, as for packed samples
                        (layers.mask.packed_mask)
-        position_ids   (B, T) or (T,)
+        position_ids   (B, T) or (T,); (B, 2, T) where the family has two positions for each token;
+                       ChatGLM-6B reads them, and prefix_lengths, off the ids
+        prefix_lengths (B,): all queries see the first prefix_lengths[b] places, also those before
+                       them, as in a prefix language model; not in models with windows, and with a
+                       cache only in its first call
         cache          from `empty_cache` or an earlier call, consumed by this one: the input
                        continues it, S = cache.length + T (otherwise S = T), and outputs["cache"] is
                        the next one.  No gradient flows into cached keys and values
@@ -63,8 +70,8 @@ class CausalModel(LanguageModel):
         cache.
         """
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
-        return self._call(inputs, key, stacking)
+        given = (input_ids, inputs_embeds, attention_mask, position_ids, cache, prefix_lengths)
+        return self._call(self.inputs(*given), key, stacking)
 
     def _body(self) -> Body:
         """The family's, with the hidden states alone where it is a routed one."""
@@ -168,13 +175,19 @@ class CausalModel(LanguageModel):
         attention_mask: Any = None,
         position_ids: Any = None,
         cache: Cache | None = None,
+        prefix_lengths: Any = None,
     ) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device."""
         if not (cache is None or isinstance(cache, Cache)):
             expected = "None or a cache of empty_cache or of an earlier call's outputs"
             raise wrong("cache", expected, cache)
         before = 0 if cache is None else cache.length
-        input_ids, inputs_embeds, B, T = self._ids_or_embeds(input_ids, inputs_embeds, before)
+        position_ids = None if position_ids is None else checks.ids("position_ids", position_ids)
+        paired = self.config.position_rows is not None and getattr(position_ids, "ndim", 0) == 3
+        longest = self.config.cache_context if paired else self.config.context
+        input_ids, inputs_embeds, B, T = self._ids_or_embeds(
+            input_ids, inputs_embeds, before, longest
+        )
         S = before + T
         if cache is not None:
             cache.check_current()
@@ -182,18 +195,29 @@ class CausalModel(LanguageModel):
         if attention_mask is not None:
             attention_mask = checks.zeros_and_ones("attention_mask", attention_mask)
             self._check_mask(attention_mask, B, T, S)
+        if self.config.reads_places and input_ids is not None:
+            if position_ids is None and before:
+                expected = f"the places of these tokens, ({B}, 2, {T}), behind a cache"
+                raise wrong("position_ids", expected, None)
+            if position_ids is prefix_lengths is None:
+                mask = attention_mask if getattr(attention_mask, "ndim", 0) == 2 else None
+                position_ids, prefix_lengths = self.placed(input_ids, mask).values()
         if position_ids is not None:
-            position_ids = checks.ids("position_ids", position_ids)
-            if position_ids.shape not in ((T,), (B, T)):
-                raise mismatch("position_ids", f"shape {(T,)} or {(B, T)}", position_ids.shape)
-            longest = self.config.context if cache is None else self.config.cache_context
-            checks.check_range("position_ids", position_ids, longest)
-        inputs = (input_ids, inputs_embeds, attention_mask, position_ids)
+            self._check_positions(position_ids, B, T, cached=cache is not None)
+        if prefix_lengths is not None:
+            prefix_lengths = checks.ids("prefix_lengths", prefix_lengths)
+            self._check_prefix(prefix_lengths, B, S, before)
+        inputs = (input_ids, inputs_embeds, attention_mask, position_ids, prefix_lengths)
         moved = self._moved(dict(zip(self.INPUTS, inputs)))
         if cache is None:
             return moved
         own = cache.origin == self.origin
         return {**moved, "cache": cache if own else dataclasses.replace(cache, origin=self.origin)}
+
+    def placed(self, ids: Any, real: Any = None) -> dict[str, Any]:
+        """position_ids and prefix_lengths of ids (B, T), in a family that reads them off the ids;
+        real (B, T): 1 for tokens, 0 for padding."""
+        return self.family.placed(ids, real, config=self.config)
 
     def check_cache(self, name: str, cache: Cache, B: int, S: int) -> None:
         """ValueError unless it is a cache of this model with room for B sequences of S tokens."""
@@ -207,6 +231,27 @@ class CausalModel(LanguageModel):
             raise mismatch(name, own, f"{cache.sizes} in {cache.dtype}")
         if cache.length and cache.origin not in (None, self.origin):
             raise mismatch(name, "one that this model filled", "another model's")
+
+    def _check_positions(self, positions: Any, B: int, T: int, *, cached: bool) -> None:
+        name, rows = "position_ids", self.config.position_rows
+        shapes = [(T,), (B, T), *([] if rows is None else [(B, 2, T)])]
+        if positions.shape not in shapes:
+            raise mismatch(name, f"shape {' or '.join(map(str, shapes))}", positions.shape)
+        context, cache_context = self.config.context, self.config.cache_context
+        longest = min(context, cache_context) if cached else context
+        checks.check_range(name, positions, rows if positions.ndim == 3 else longest)
+
+    def _check_prefix(self, lengths: Any, B: int, S: int, before: int) -> None:
+        name, layers = "prefix_lengths", range(self.config.cache_sizes["layers"])
+        if lengths.shape != (B,):
+            raise mismatch(name, f"shape {(B,)}", lengths.shape)
+        if before:
+            expected = "None after the first call with a cache, which reads the prefix"
+            raise wrong(name, expected, lengths)
+        window = self.family.pieces(self.config).window
+        if any(window(i) is not None for i in layers):
+            raise wrong(name, "None for a model with sliding windows", lengths)
+        checks.check_range(name, lengths, S + 1)
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         name, H = "attention_mask", self.config.heads

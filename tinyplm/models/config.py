@@ -85,7 +85,12 @@ def to_dict(config: Any) -> dict[str, Any]:
             out[alias] = getattr(config, name)
     if "num_labels" in out and out.get("id2label") is not None:
         out["num_labels"] = len(out["id2label"])  # transformers trusts the number
-    return {"model_type": type(config).MODEL_TYPE, **out}
+    return {"model_type": file_type(type(config)), **out}
+
+
+def file_type(cls: type[Schema]) -> str:
+    """The model_type that config.json has: cls.FILE_TYPE of a family that shares another one's."""
+    return getattr(cls, "FILE_TYPE", cls.MODEL_TYPE)
 
 
 # ----------------------------------------------------------------------------------------- checks
@@ -219,6 +224,16 @@ class ScoreLabels:
     def score_rate(self) -> float:
         """The rate of the dropout before a score head."""
         return 0.0
+
+    @property
+    def position_rows(self) -> int | None:
+        """The rows of each table of positions, where a token has two; None where it has one."""
+        return None
+
+    @property
+    def reads_places(self) -> bool:
+        """Whether positions and prefix are read off the ids (the family's `placed`)."""
+        return False
 
     @property
     def logit_cap(self) -> float | None:

@@ -5,8 +5,8 @@
                                                         residual_i(x) = h + mlp_i(norm2(h))
     hidden  = finish(x_L)                   finish: the final norm
 
-Query t sees key s if t - window_i < s <= t and s is no padding.  What differs between families is
-in their `Pieces`.
+Query t sees key s if t - window_i < s <= t and s is no padding; with a prefix of P places also
+every s < P.  What differs between families is in their `Pieces`.
 
 The backward applies the backward of each part, in reverse order:
     dx_L = finish'(dhidden),   dx_i = residual_i'(dx_{i+1}),   de = embed'(dx_0),
@@ -78,6 +78,7 @@ def body(
     input_ids: Any = None,
     attention_mask: Any = None,
     position_ids: Any = None,
+    prefix_lengths: Any = None,
     key: Any = None,
     cache: Cache | None = None,
     stacking: StackOptions = StackOptions(),
@@ -86,7 +87,10 @@ def body(
 
     p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D).
     attention_mask: (B, S) of 0/1, or booleans (B or 1, H or 1, T, S) that join the causal mask.
-    position_ids: (B, T) or (T,), by default the last T of 0 .. S-1.
+    position_ids: (B, T) or (T,), by default the last T of 0 .. S-1; (B, 2, T) where the pieces take
+    two positions for each token.
+    prefix_lengths: (B,), the first places that all queries see, also those before them; without
+    windows.
     key: (B,), one per sample, for dropout; None for none.
     cache: the S - T earlier places (layers.cache), which is written into; without one S = T.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
@@ -107,7 +111,8 @@ def body(
         window, seen = part.window(index), keys(index)
         if (window, seen) not in masks:
             shown = last_keys(attention_mask, seen)
-            masks[window, seen] = decoder_mask(T, seen, shown, window=window, xp=xp)
+            bounds: dict[str, Any] = {"window": window, "prefix": prefix_lengths}
+            masks[window, seen] = decoder_mask(T, seen, shown, **bounds, xp=xp)
         attention = partial(
             part.attention(index),
             mask=masks[window, seen],
@@ -193,6 +198,29 @@ def learned_embed(
     def backward(dy):
         dx, dpositions = positions_back(drop_back(dy))
         return {"positions": dpositions}, dx
+
+    return y, backward
+
+
+def paired_embed(
+    p: Tree, x: Any, *, position_ids: Any, key: Any, rate: float = 0.0
+) -> tuple[Any, Callable]:
+    """y = dropout(x + positions[i] + blocks[j]), with p's tables "positions" and "blocks" (C, D).
+
+    Du et al. 2022, sec. 2.3.   position_ids (B, 2, T): i (B, T) and j (B, T); or i alone, (B, T) or
+    (T,), with j = 0.   With ds = dy taken back through the dropout:   dx = ds,
+    dpositions[c] = sum of ds over all places with i = c, dblocks[c] over those with j = c.
+    """
+    paired = position_ids.ndim == 3
+    i, j = (position_ids[:, n] for n in (0, 1)) if paired else (position_ids, 0 * position_ids)
+    s, positions_back = learned_positions(x, p["positions"], positions=i)
+    s, blocks_back = learned_positions(s, p["blocks"], positions=j)
+    y, drop_back = dropout(s, rate=rate, key=key)
+
+    def backward(dy):
+        ds, dblocks = blocks_back(drop_back(dy))
+        dx, dpositions = positions_back(ds)
+        return {"positions": dpositions, "blocks": dblocks}, dx
 
     return y, backward
 

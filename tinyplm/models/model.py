@@ -151,11 +151,17 @@ class Model:
         return self.tokenizer
 
     def _ids_or_embeds(
-        self, input_ids: Any, inputs_embeds: Any, before: int = 0, *, prefix: str = ""
+        self,
+        input_ids: Any,
+        inputs_embeds: Any,
+        before: int = 0,
+        longest: int | None = None,
+        *,
+        prefix: str = "",
     ) -> tuple[Any, Any, int, int]:
         """(ids or None, embeddings or None, B, T), checked; `before` tokens precede them.
 
-        prefix: of the names of the arguments.
+        longest: the most tokens, the context unless given.   prefix: of the names of the arguments.
         """
         ids, embeds = f"{prefix}input_ids", f"{prefix}inputs_embeds"
         if (input_ids is None) == (inputs_embeds is None):
@@ -172,7 +178,8 @@ class Model:
             if len(shape) != 2 or 0 in shape:
                 raise mismatch(ids, "shape (B, T) with B, T >= 1", shape)
             checks.check_range(ids, input_ids, self.config.vocab_size)
-        context, length = self.config.context, before + shape[1]
+        context = self.config.context if longest is None else longest
+        length = before + shape[1]
         if context is not None and length > context:
             raise mismatch(name, f"at most {context} tokens, the context", length)
         return input_ids, inputs_embeds, *shape[:2]

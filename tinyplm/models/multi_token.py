@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..arguments import wrong
 from ..backend import array_module
 from ..core import IGNORED, Tree, add, named
 from ..layers.cache import layer_cache
@@ -104,6 +105,8 @@ def body(
     given = {"config": config, "buffers": buffers, **inputs, **others}
     if others.get("cache") is not None:
         return routed.body(pieces, p, inputs_embeds, input_ids=input_ids, **given)
+    if others.get("prefix_lengths") is not None:
+        raise wrong("prefix_lengths", "None with modules for later tokens", "lengths")
     e, look_up_back = look_up(p, input_ids, inputs_embeds)
     states, body_back = routed.body(pieces, p, e, **given)
     B, T, D = e.shape

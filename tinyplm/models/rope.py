@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arguments import is_number, mismatch, shown, wrong
 from ..backend import array_module, to_host
-from ..layers.rope import rope, rotary_tables
+from ..layers.rope import paired_rope, paired_tables, rope, rotary_tables
 from ..layers.rope_scaling import (
     BETA_FAST,
     BETA_SLOW,
@@ -241,6 +241,25 @@ def rotary(
         frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
         rotation = {"rotary": partial(rope, cos=cos, sin=sin, interleaved=interleaved)}
+        return lambda layer, seen: rotation
+
+    return positions
+
+
+def paired_rotary(frequencies: np.ndarray) -> Callable[..., Callable[[int, int], dict[str, Any]]]:
+    """The piece `positions` of a decoder that turns each half of a head by positions of its own.
+
+    position_ids (B, 2, T): those of the first and of the second half; or (B, T) or (T,), those of
+    the first, with 0 for the second.   frequencies (E/4,) on the host: see paired_rope.
+    """
+
+    def positions(position_ids, *, dtype, **_):
+        xp = array_module(position_ids)
+        if position_ids.ndim < 3:
+            first = position_ids if position_ids.ndim == 2 else position_ids[None]
+            position_ids = xp.stack([first, 0 * first], axis=1)
+        tables = paired_tables(position_ids, xp.asarray(frequencies), dtype=dtype)
+        rotation = {"rotary": partial(paired_rope, **tables)}
         return lambda layer, seen: rotation
 
     return positions

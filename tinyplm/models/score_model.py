@@ -31,6 +31,7 @@ from .causal_lm import vocabulary_head
 from .causal_model import CausalModel
 from .encoder_heads import output_losses
 from .heads import HEAD_KEY, then, weighted_sum, with_hidden
+from .model import Model
 from .parts import Emit, Head
 from .protocol import Arrays, InParts, LossInputs, LossOptions, OutputOptions, Passed
 from .several import checked_each, flattened
@@ -78,6 +79,8 @@ def score_head(
 class ScoreModel(CausalModel):
     """A decoder with a score head; its task is "sequence_classification" or "multiple_choice"."""
 
+    INPUTS = Model.INPUTS  # no prefix
+
     def for_decoding(self) -> ScoreModel:
         self.check_causal()
         return self
@@ -114,7 +117,7 @@ class ScoreModel(CausalModel):
         return self._call(inputs, key, stacking)
 
     @known_arguments
-    def inputs(
+    def inputs(  # type: ignore[override]  # no prefix
         self,
         input_ids: Any = None,
         inputs_embeds: Any = None,

@@ -12,6 +12,7 @@
     spans.py              span corruption (T5)
     denoisers.py          windows with corrupted spans, prefix language modelling, UL2's mixture
     noising.py            BART's five noises
+    infilling.py          blanks, filled in one after the other (GLM)
     mixture.py            several tasks, each sample from one of them
 
     epochs.py             samples by number, over epochs
@@ -35,6 +36,16 @@ from .denoisers import (
     SpanCorruptedWindows,
     UL2Windows,
     split_prefix,
+)
+from .infilling import (
+    BlankTokens,
+    InfilledDocuments,
+    Infilling,
+    blank_infilling,
+    document_span,
+    restore_blanks,
+    sentence_spans,
+    short_spans,
 )
 from .inputs import Documents, Layout, batches_of_tokens, pad, truncate_pair
 from .masked import ALBERT_NGRAMS, MACBERT_NGRAMS, Masking, corrupt, mask_tokens, similar_words
@@ -69,8 +80,11 @@ __all__ = [
     "ALBERT_NGRAMS",
     "MACBERT_NGRAMS",
     "UL2_DENOISERS",
+    "BlankTokens",
     "Denoiser",
     "Documents",
+    "InfilledDocuments",
+    "Infilling",
     "Layout",
     "MaskedPairs",
     "MaskedSentences",
@@ -88,10 +102,12 @@ __all__ = [
     "SpanCorruptedWindows",
     "UL2Windows",
     "batches_of_tokens",
+    "blank_infilling",
     "continuations",
     "corrupt",
     "corrupt_spans",
     "delete_tokens",
+    "document_span",
     "infill",
     "mask_each",
     "mask_tokens",
@@ -104,11 +120,14 @@ __all__ = [
     "pad",
     "permutation_sample",
     "permute_sentences",
+    "restore_blanks",
     "restore_spans",
     "rotate",
     "sentence_order_pairs",
+    "sentence_spans",
     "sentinel_ids",
     "seq2seq_batch",
+    "short_spans",
     "similar_words",
     "span_lengths",
     "span_units",

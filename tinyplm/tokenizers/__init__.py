@@ -45,6 +45,7 @@ The files in reading order, each building on those before it:
     files/sentencepiece.py           SentencePiece .model files
     files/tiktoken.py                tiktoken's files of ranks
     files/settings.py                tokenizer_config.json and related files
+    files/chatglm.py                 what the classes of ChatGLM and GLM-4 add to a vocabulary
     files/tokenizer_classes.py       folders with a vocabulary and the name of a tokenizer class;
                                      vocabularies.py and added.py read their files
     files/folders.py                 loading and saving a file or a folder

@@ -132,6 +132,8 @@ def _check(
 ) -> tuple[Any, Any, str]:
     """The run's samples and validation data, checked against the model; and their fingerprint."""
     context = model.config.context
+    if getattr(model.config, "position_rows", None) and not isinstance(training, np.ndarray):
+        context = model.config.cache_context  # of samples with two positions a token
     if context is not None and settings.sequence_length > context:
         raise mismatch(
             "sequence_length", f"at most {context}, the model's context", settings.sequence_length

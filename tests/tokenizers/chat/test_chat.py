@@ -62,11 +62,23 @@ def said(*roles):
             "alpaca",
             "Be kind.\n\n### Instruction:\nHi 你好\n\n### Response:\nHello\n\n### Instruction:\nWhy?\n\n### Response:\n",
         ),
+        (
+            "chatglm2",
+            "[gMASK]sopBe kind.\n\n[Round 1]\n\n问：Hi 你好\n\n答：Hello\n\n[Round 2]\n\n问：Why?\n\n答：",
+        ),
+        (
+            "chatglm3",
+            "[gMASK]sop<|system|>\n Be kind.<|user|>\n Hi 你好<|assistant|>\n Hello<|user|>\n Why?<|assistant|>",
+        ),
+        (
+            "glm4",
+            "[gMASK]<sop><|system|>\nBe kind.<|user|>\nHi 你好<|assistant|>\nHello<|user|>\nWhy?<|assistant|>",
+        ),
     ],
 )
 def test_the_known_formats(name, text):
     assert TEMPLATES[name].render(TALK) == text
-    assert len(TEMPLATES) == 4
+    assert len(TEMPLATES) == 7
 
 
 def test_without_a_system_message():
@@ -212,7 +224,8 @@ def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, 
     set_chat_format(model, TEMPLATES[name])
     assert other.files == {} and other.generation == {}  # the model that shared its files is unchanged
     tinyplm.save(model, tmp_path)
-    end = {"chatml": [2], "llama2": [3], "llama3": [4], "alpaca": []}[name]
+    ends = {"chatml": [2], "llama2": [3], "llama3": [4], "chatglm2": [3], "chatglm3": [3]}
+    end = ends.get(name, [])
     written = json.loads((tmp_path / "generation_config.json").read_text())
     assert written == {"eos_token_id": [0, *end] if end else 0}
     again = tinyplm.load(tmp_path)

@@ -10,8 +10,8 @@ import pytest
 import tinyplm
 from tests.laws import MODEL, relative_error
 from tests.models.test_score_models import scored
-from tests.support.families import ROPES
 from tests.support.families import tiny as tiny_family
+from tests.support.ropes import ROPES
 from tests.tuning.align.test_dpo import some_pairs
 from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 from tinyplm.core import flatten, tree_map

@@ -140,6 +140,9 @@ def counted(tokenizer, sequence):
     ("llama2", [" Yes, very. </s>", " Bye bye </s>"]),
     ("llama3", ["Yes, very.<|eot_id|>", "Bye bye<|eot_id|>"]),
     ("alpaca", ["Yes, very.\n\n", "Bye bye<|endoftext|>"]),
+    ("chatglm2", ["Yes, very.", "Bye bye<|endoftext|>"]),
+    ("chatglm3", ["\n Yes, very.", "\n Bye bye<|endoftext|>"]),
+    ("glm4", ["\nYes, very.", "\nBye bye<|endoftext|>"]),
 ])  # fmt: skip
 def test_only_the_assistants_words_count(tokenizer, name, answers):
     template = TEMPLATES[name]

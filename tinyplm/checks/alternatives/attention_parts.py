@@ -179,7 +179,9 @@ def visible(site: Site, T: int, **changes: Any) -> np.ndarray:
     """The mask (B or 1, H or 1, T, T); changes: of `band`, padding=None, or causal=False."""
     settings = {"causal": causal(site), "window": window(site), "padding": site.padding, **changes}
     padding, allowed = settings.pop("padding"), site.trace.inputs.get("attention_mask")
-    mask = band(T, **settings)[None, None]
+    mask, prefix = band(T, **settings)[None, None], site.trace.inputs.get("prefix_lengths")
+    if prefix is not None and settings["causal"]:
+        mask = mask | (np.arange(T) < prefix[:, None, None, None])
     if padding is not None:
         mask = mask & padding[:, None, None, :]
     elif allowed is not None and allowed.ndim == 4:

@@ -62,6 +62,15 @@ def decoder_attention_case(s: Sizes) -> Case:
     return case
 
 
+def _prefix_attention(s: Sizes) -> Case:
+    """A decoder's attention that sees a prefix of each sample in both directions."""
+    case = decoder_attention_case(s)
+    S = case.args[1].shape[2]
+    prefix = np.random.default_rng(s.seed + 1).integers(0, S + 1, s.B)
+    case.kwargs |= {"window": None, "prefix": prefix}
+    return case
+
+
 def _cross_block_attention(s: Sizes) -> Case:
     """A decoder's queries and an encoder's keys, some of them padding, in blocks shorter than T."""
     case = attention_case(s)
@@ -84,6 +93,7 @@ def described_attention(
     window: int | None = None,
     padding: Any,
     allowed: Any,
+    prefix: Any = None,
     **kwargs: Any,
 ) -> tuple[Any, Backward]:
     """Attention whose mask is described by its parts instead of spelled out."""
@@ -94,6 +104,7 @@ def described_attention(
         window=window,
         padding=padding,
         allowed=allowed,
+        prefix=prefix,
         xp=array_module(q),
     )
     return block_attention.block_attention(q, k, v, bias, mask=visible, **kwargs)
@@ -208,6 +219,11 @@ COMPONENTS = {
         described_attention,
         decoder_attention_case,
         "causal attention by blocks, with a sliding window and padding",
+    ),
+    "prefix_decoder_attention": Entry(
+        described_attention,
+        _prefix_attention,
+        "causal attention by blocks, with a prefix that all queries see, and padding",
     ),
     "cross_block_attention": Entry(
         described_attention,

@@ -102,6 +102,16 @@ COMPONENTS = {
         partial(block_case, residual=block.after_norm),
         "block with norms after its parts, before the sums",
     ),
+    "deep_norm_block": Entry(
+        block.block,
+        partial(block_case, residual=partial(block.deep_norm, alpha=2.5)),
+        "block with norms after the sums, which favour the input",
+    ),
+    "scaled_norm_block": Entry(
+        block.block,
+        partial(block_case, residual=partial(block.scaled_norm, alpha=2.5)),
+        "block whose parts add to the normed input, which they favour",
+    ),
     "both_norms_block": Entry(
         block.block,
         partial(block_case, residual=block.both_norms),

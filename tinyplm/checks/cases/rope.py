@@ -10,7 +10,7 @@ import numpy as np
 from ...backend import array_module
 from ...core import Backward
 from ...layers import rope_scaling as scaling
-from ...layers.rope import rope, rotary_tables
+from ...layers.rope import paired_rope, paired_tables, rope, rotary_tables
 from ..case import Case, Entry, Sizes
 
 
@@ -87,7 +87,23 @@ def _rope(s: Sizes, interleaved: bool) -> Case:
     return Case([x], {**rope_settings(s, rng, 2 * s.E), "interleaved": interleaved})
 
 
+def paired_rope_at(x: Any, *, positions: Any, frequencies: Any) -> tuple[Any, Backward]:
+    """`paired_rope` with the tables for positions (B, 2, T); x (B, H, T, E), frequencies (E/4,)."""
+    return paired_rope(x, **paired_tables(positions, frequencies, dtype=x.dtype))
+
+
+def _paired(s: Sizes) -> Case:
+    """Sizes.E counts the pairs of half a head."""
+    rng = s.rng()
+    positions = rng.integers(0, 3000, (s.B, 2, s.T))
+    settings = {"positions": positions, "frequencies": _frequencies(s, rng, 2 * s.E)}
+    return Case([rng.normal(size=(s.B, s.H, s.T, 4 * s.E))], settings)
+
+
 COMPONENTS = {
+    "paired_rope": Entry(
+        paired_rope_at, _paired, "rotary positions, each half of a head by its own positions"
+    ),
     "rope": Entry(
         rope_at,
         partial(_rope, interleaved=False),

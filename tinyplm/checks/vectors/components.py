@@ -24,6 +24,7 @@ DOCUMENTED: dict[str, Any] = {
     "vocabulary_log_probs": log_probs.vocabulary_log_probs,
     "rope": rope.rope,
     "rope_interleaved": rope.rope,
+    "paired_rope": rope.paired_rope,
     "decoder_attention": attention.attention,
     "cross_block_attention": attention.attention,
     "joined_attention": attention.multi_head_attention,

@@ -26,6 +26,8 @@ FUNCTIONS: dict[str, Any] = {
     "tanh": activation.tanh,
     "pre_norm": block.pre_norm,
     "post_norm": block.post_norm,
+    "deep_norm": block.deep_norm,
+    "scaled_norm": block.scaled_norm,
     "after_norm": block.after_norm,
     "both_norms": block.both_norms,
     "rmsnorm": norm.rmsnorm,

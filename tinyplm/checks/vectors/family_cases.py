@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...families import family, is_seq2seq
+from ...families import SCORE, architectures, family, is_seq2seq
 from ...models.config import labels
 from .draws import Draws
 
@@ -97,10 +97,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi3": {**_LLAMA, "sliding_window": 3},
     "glm": _LLAMA,
     "glm4": _LLAMA,
+    "glm_2021": {"vocab_size": V, "max_sequence_length": CONTEXT, "hidden_size": 6, "num_layers": 2,
+                 "num_attention_heads": 2},
     "palm": {**_LLAMA, "num_key_value_heads": 1},
     # Three heads: ALiBi's slopes where their number is no power of two.
     "bloom": {"vocab_size": V, "hidden_size": 6, "n_layer": 2, "n_head": 3, "seq_length": CONTEXT,
               "bos_token_id": None, "eos_token_id": None},
+    # As glm.
+    "chatglm": {"padded_vocab_size": V, "hidden_size": 6, "ffn_hidden_size": 7, "num_layers": 2,
+                "num_attention_heads": 4, "kv_channels": 8, "multi_query_attention": True,
+                "multi_query_group_num": 2, "seq_length": CONTEXT, "add_qkv_bias": True},
+    "chatglm_6b": {"vocab_size": V, "hidden_size": 8, "inner_hidden_size": 7, "num_layers": 2,
+                   "num_attention_heads": 2, "max_sequence_length": CONTEXT},
     "openai-gpt": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2},
     "gpt3": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
              "band": 2, "bos_token_id": None, "eos_token_id": None},
@@ -148,6 +156,10 @@ CHANGES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
                    {"decoder_sparse_step": 2, "norm_topk_prob": True})],
     "gemma2": [("no-caps", "neither scores nor logits are capped",
                 {"attn_logit_softcapping": None, "final_logit_softcapping": None})],
+    "chatglm": [("stretched", "positions divided by rope_ratio, as in ChatGLM2-6B-32K",
+                 {"rope_ratio": 4.0, "_name_or_path": "THUDM/chatglm2-6b-32k"}),
+                ("larger-base", "a base multiplied by rope_ratio, as in GLM-4-9B-Chat",
+                 {"rope_ratio": 4.0, "_name_or_path": "THUDM/glm-4-9b-chat"})],
     "baichuan": [("13b", "ALiBi", {"max_position_embeddings": None, "model_max_length": CONTEXT}),
                  ("2-7b", "the rows of the output matrix are normalised", {"z_loss_weight": 0.0})],
     "bert": [("tanh-gelu", "the tanh GELU", {"hidden_act": "gelu_new"})],
@@ -218,8 +230,9 @@ def variants(name: str) -> Iterator[Variant]:
         note = "the source once, then its target one token at a time: cached_logits equal logits"
         yield Variant("cache", note, base, prefill=1)
     else:
-        scored = dataclasses.replace(base, **LABELS)
-        note = "classes from the last token that is not padding"
-        yield Variant("sequence-classification", note, scored, task="sequence_classification")
+        if SCORE in architectures(module):
+            scored = dataclasses.replace(base, **LABELS)
+            note = "classes from the last token that is not padding"
+            yield Variant("sequence-classification", note, scored, task=SCORE)
         yield Variant("cache", "the first two tokens at once, then one at a time with the cache: "
                       "cached_logits equal logits", base, prefill=2)  # fmt: skip

@@ -101,6 +101,29 @@ def _alpaca(messages: Messages, add_generation_prompt: bool = True) -> str:
     return f"{_ALPACA if system is None else system}\n\n{said}{prompt}"
 
 
+def _chatglm2(messages: Messages, add_generation_prompt: bool = True) -> str:
+    """Numbered rounds of question and answer.  The format has no system message; one stands before
+    the first round."""
+    system, turns = _split_system(messages)
+    text = "[gMASK]sop" + (system or "")
+    for i, m in enumerate(turns):
+        before = "\n\n" if i or system else ""
+        asked = f"{before}[Round {i // 2 + 1}]\n\n问：{m['content']}\n\n答："
+        text += m["content"] if i % 2 else asked
+    return text
+
+
+def _by_role(start: str, between: str) -> Render:
+    """A role's token, what stands between it and its words, and the words.  The token of the next
+    role ends an answer."""
+
+    def render(messages: Messages, add_generation_prompt: bool = True) -> str:
+        said = "".join(f"<|{m['role']}|>{between}{m['content']}" for m in messages)
+        return start + said + "<|assistant|>" * add_generation_prompt
+
+    return render
+
+
 def _split_system(messages: Messages) -> tuple[str | None, Messages]:
     if messages[0]["role"] == "system":
         return messages[0]["content"], messages[1:]
@@ -134,11 +157,33 @@ _ALPACA_SOURCE = _SPLIT_SYSTEM + (
     "### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n{{ m['content'] }}\n\n"
     "{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
+_CHATGLM2_SOURCE = "[gMASK]sop" + (
+    _SPLIT_SYSTEM
+    + "{{ system or '' }}{% for m in turns %}{% if m['role'] == 'assistant' %}{{ m['content'] }}"
+    "{% else %}{% if system or not loop.first %}{{ '\n\n' }}{% endif %}"
+    "[Round {{ loop.index0 // 2 + 1 }}]\n\n问：{{ m['content'] }}\n\n答：{% endif %}{% endfor %}"
+)
+
+
+def _by_role_source(start: str, between: str) -> str:
+    return (
+        f"{start}{{% for m in messages %}}<|{{{{ m['role'] }}}}|>{between}{{{{ m['content'] }}}}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+
+
+# ChatGLM3's words begin with the space that SentencePiece puts before each text.
+_CHATGLM3, _GLM4 = ("[gMASK]sop", "\n "), ("[gMASK]<sop>", "\n")
+_TURNS = ("<|user|>", "<|observation|>")
+
 TEMPLATES: dict[str, Template] = {
     "chatml": Template(_chatml, ("<|im_end|>",), _CHATML_SOURCE),
     "llama2": Template(_llama2, ("</s>",), _LLAMA2_SOURCE),
     "llama3": Template(_llama3, ("<|eot_id|>",), _LLAMA3_SOURCE),
     "alpaca": Template(_alpaca, ("### Instruction:",), _ALPACA_SOURCE),
+    "chatglm2": Template(_chatglm2, ("</s>",), _CHATGLM2_SOURCE),
+    "chatglm3": Template(_by_role(*_CHATGLM3), (*_TURNS, "</s>"), _by_role_source(*_CHATGLM3)),
+    "glm4": Template(_by_role(*_GLM4), (*_TURNS, "<|endoftext|>"), _by_role_source(*_GLM4)),
 }
 
 

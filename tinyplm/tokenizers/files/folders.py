@@ -2,7 +2,7 @@
 
 tokenizer.json                           complete (tokenizer_json.py); read and written
 tokenizer.model, spiece.model ...        SentencePiece (sentencepiece.py); read
-qwen.tiktoken                            tokens with ranks (tiktoken.py); read
+qwen.tiktoken, tokenizer.model of GLM-4  tokens with ranks (tiktoken.py); read
 vocab.json with merges.txt, vocab.txt    vocabularies; the rest follows from the tokenizer class
                                          (tokenizer_classes.py); read
 source.spm with target.spm               Marian's pair of models; refused

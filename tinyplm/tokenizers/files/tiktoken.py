@@ -1,4 +1,4 @@
-"""Vocabularies in tiktoken's format, read for Qwen 1: qwen.tiktoken.
+"""Vocabularies in tiktoken's format, read for Qwen 1 (qwen.tiktoken) and GLM-4 (tokenizer.model).
 
 Each line has the bytes of one token in base64 and its rank, which is also its id:
 

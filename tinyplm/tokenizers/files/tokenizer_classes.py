@@ -24,6 +24,7 @@ from ..text.added_tokens import AddedToken
 from ..text.patterns import QWEN2_PATTERN
 from ..text.postprocessing import ByteLevel, RobertaProcessing, TemplateProcessing
 from ..vocabulary import MAX_SYMBOLS
+from . import chatglm
 from .added import added_of_folder
 from .sentencepiece import read_model
 from .settings import Settings, named_tokens, text_of_token
@@ -32,7 +33,10 @@ from .vocabularies import read_lines, read_merges, read_vocabulary
 
 Parts = dict[str, Any]
 
-SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+SENTENCEPIECE_FILES = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+    "ice_text.model",
+)
 
 
 def from_vocabularies(folder: Path, settings: Settings) -> Parts:
@@ -41,7 +45,12 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     FileNotFoundError without a vocabulary, ValueError for an unsupported class.
     """
     name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
-    if models := [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]:
+    models = [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]
+    parts: Parts
+    if models and name in _RANKS:
+        classes, source = _RANKS, models[0]
+        parts = {"ranks": read_ranks(source)}
+    elif models:
         classes, source = _SENTENCEPIECE, models[0]
         parts = sentencepiece_parts(source)
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
@@ -302,7 +311,10 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _bos_and_model),
     **dict.fromkeys(("BaiChuanTokenizer", "BaichuanTokenizer"), _bos_and_model),
     "GemmaTokenizer": _bos_and_model,
+    "ChatGLMTokenizer": chatglm.chatglm,
 }
+# classes whose tokenizer.model is no SentencePiece model, but tokens with ranks
+_RANKS: dict[str, Callable[[Parts, Settings], Parts]] = {"ChatGLM4Tokenizer": chatglm.chatglm4}
 
 
 def _flag(settings: Settings, name: str, default: bool = False) -> bool:

@@ -93,7 +93,7 @@ class SoftPrompted(CausalModel):
         backward gives ({"rows": drows}, dinputs_embeds); the base model has no gradient.
         """
         P, base = self.rows.shape[0], self.base
-        for name in ("position_ids", "cache"):
+        for name in ("position_ids", "prefix_lengths", "cache"):
             if inputs.get(name) is not None:
                 raise wrong(name, "None behind a soft prompt", inputs[name])
         mask, given = inputs.get("attention_mask"), inputs.get("inputs_embeds")

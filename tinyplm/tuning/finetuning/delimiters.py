@@ -68,7 +68,8 @@ def with_delimiters(model: Model, *, key: int = 0) -> Model:
     table = xp.concatenate([table[:N], rows, table[N + len(ids) :]])
     params = {**model.params, "body": {**model.params["body"], "tokens": table}}
     made = model.with_params(params)
-    made.config = dataclasses.replace(model.config, vocab_size=len(table))
+    name = model.config.ALIASES.get("vocab_size", "vocab_size")
+    made.config = dataclasses.replace(model.config, **{name: len(table)})
     made.tokenizer, made.file_dtypes = tokenizer, model.file_dtypes
     return made
 
