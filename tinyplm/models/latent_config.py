@@ -126,10 +126,7 @@ class LatentConfig(RotaryConfig):
     @property
     def score_scale(self) -> float:
         """(E + R)^-0.5, times YaRN's temperature."""
-        settings, scale = (
-            self.rope.settings,
-            (self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5,
-        )
+        scale, settings = (self.qk_nope_head_dim + self.rotary_width) ** -0.5, self.rope.settings
         if self.rope.type != "yarn":
             return scale
         mscale = settings.get("mscale_all_dim")
