@@ -176,7 +176,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.option("--layers", 4, "Number of layers.", whole(1))
     parser.option("--width", 512, "Model width.", whole(1))
     parser.option("--heads", 8, "Number of heads.", whole(1))

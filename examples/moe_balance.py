@@ -31,7 +31,6 @@ from common import Parser, number, run_options, save_plot, start, unused, whole
 from decoders import sized
 
 import tinyplm
-from tinyplm.core import flatten
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
 from tinyplm.families import deepseek_v3
@@ -106,12 +105,6 @@ def plan(options: argparse.Namespace, variant: Variant) -> Settings:
     )
 
 
-def active(model: RoutedModel) -> int:
-    """How many parameters a token passes through."""
-    leaves, share = flatten(model.params), model.config.top_k / model.config.experts
-    return sum(round(a.size * (share if ".experts." in n else 1)) for n, a in leaves.items())
-
-
 def held_out_load(model: RoutedModel, tokens: np.ndarray, context: int) -> np.ndarray | None:
     """(L, X): how many of these tokens choose each expert; None without experts."""
     rows = tokens[: len(tokens) // context * context].reshape(-1, context)
@@ -126,7 +119,7 @@ def row(name: str, model: RoutedModel, loss: float, counts: Any, seconds: float)
     if counts is not None:
         largest = (counts.max(axis=1) / counts.mean(axis=1)).max()
         load = f"{entropy(counts).mean():>12.4f}  {largest:>10.2f}"
-    sizes = f"{model.parameter_count():>10,}  {active(model):>10,}"
+    sizes = f"{model.parameter_count():>10,}  {model.active_parameter_count():>10,}"
     return f"{name:<13} {sizes}  {loss:>8.4f}  {load}  {seconds:>7.0f}"
 
 
@@ -191,6 +184,9 @@ def over_time(axes: Any, records: dict[str, list[dict]], field: str, title: str)
 
 def main() -> None:
     options = parser().options()
+    if options.top_k > options.experts:
+        most = f"at most --experts = {options.experts}"
+        raise ValueError(f"--top-k: expected {most}, got {options.top_k}")
     out = unused(options.out)
     for variant in variants(options).values():  # refuses wrong options before any work
         configure(options, options.vocabulary, dense=variant.dense)
@@ -215,7 +211,9 @@ def main() -> None:
         assert isinstance(model, RoutedModel)
         model.tokenizer = tokenizer
         folder, begin = out / name.replace(" ", "-"), time.perf_counter()
-        train(model, *data, settings, out=folder, progress=False)
+        state = train(model, *data, settings, out=folder, progress=False)
+        if state.signal is not None:  # training ends in order, and nothing is to follow
+            raise KeyboardInterrupt
         records[name] = list(read(folder / "log.jsonl"))
         loss = [r["validation_loss"] for r in records[name] if "validation_loss" in r][-1]
         counts = held_out_load(model, data[1], options.context)

@@ -125,6 +125,8 @@ def main() -> None:
     tokenizer = target.text_tokenizer()
     encoded = [tokenizer.encode(text[: 40 * PROMPT])[:PROMPT] for text in held_out]
     prompts = [ids for ids in encoded if len(ids) == PROMPT][: options.texts]
+    # refuses a draft that does not fit; the models below have no tokenizers to compare
+    tinyplm.generate(target, prompts[0], max_new_tokens=1, draft=draft)
     # without texts, which for a small model cost more than its tokens
     quick, small = (model.for_decoding()._with(tokenizer=None) for model in (target, draft))
     options.vocabulary = tokenizer.vocab_size

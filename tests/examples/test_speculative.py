@@ -11,6 +11,7 @@ import tinyplm
 from tests.support.scripts import EXAMPLES
 from tinyplm.data import corpus
 from tinyplm.generation import expected_tokens
+from tinyplm.tokenizers import Tokenizer
 
 
 @pytest.fixture
@@ -52,3 +53,17 @@ def test_what_it_refuses(example, tmp_path):
         model = tinyplm.create("gpt2", n_layer=1, n_embd=8, n_head=2, n_positions=128, vocab_size=size)
         tinyplm.save(model, tmp_path / name)
     assert "tokenizer: expected a model with one" in example("--target", "a", "--draft", "b").err
+    documents = corpus.default_corpus()
+    for name, size, part in (("a", 300, documents), ("b", 301, documents), ("c", 300, documents[1::2])):
+        tokenizer = Tokenizer.train(part, size)
+        model = tinyplm.create("gpt2", n_layer=1, n_embd=8, n_head=2, n_positions=128, vocab_size=tokenizer.vocab_size)
+        model.tokenizer = tokenizer
+        tinyplm.save(model, tmp_path / name)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 300}
+    tinyplm.save(tinyplm.create("bert", **sizes), tmp_path / "encoder")
+    for draft, message in (
+        ("b", "draft: expected a tokenizer of 300 tokens, got 301"),
+        ("c", "draft: expected the target's token "),
+        ("encoder", "draft: expected a decoder that generates text"),
+    ):
+        assert example("--target", "a", "--draft", draft).err.startswith(f"error: {message}")

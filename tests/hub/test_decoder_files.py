@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -99,6 +100,19 @@ def test_tensors_of_another_layout_are_refused_by_name(tmp_path, family, change)
     with pytest.raises(ValueError) as error:
         tinyplm.load(tmp_path)
     assert name in one_line(error.value)
+
+
+@pytest.mark.parametrize("layers", ["1", "[01]"])
+def test_a_file_without_a_routers_bias_is_refused(tmp_path, layers):
+    """One of them, and all."""
+    tinyplm.save(tiny("deepseek_v3", dtype="float32", first_k_dense_replace=0), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    bias = re.compile(rf"model\.layers\.{layers}\.mlp\.gate\.e_score_correction_bias")
+    some = {name: a for name, a in tensors.items() if not bias.fullmatch(name)}
+    assert len(some) == len(tensors) - len(layers.strip("[]"))
+    save_file(some, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="missing tensors: .*gate.e_score_correction_bias"):
+        tinyplm.load(tmp_path)
 
 
 QUANTIZED = {"quant_method": "gptq", "bits": 4}

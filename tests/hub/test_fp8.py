@@ -141,3 +141,8 @@ def test_nan_and_other_methods_are_refused(tmp_path):
     (folder / "model.safetensors").write_bytes(raw[:at] + b"\x7f" + raw[at + 1 :])
     with pytest.raises(ValueError, match=f"tensor {name}: expected finite numbers, got nan"):
         tinyplm.load(folder)
+
+
+def test_what_exceeds_float32_is_infinite():
+    values = dequantised(np.array([[0x7E, 0xFE, 0x38]], np.uint8), np.array([[1e38]], np.float32), (4, 3))
+    assert np.array_equal(values, np.array([[np.inf, -np.inf, 1e38]], np.float32))

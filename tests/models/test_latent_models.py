@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 
+import reference.losses.balance as ref_balance
 import tinyplm
+from reference.layers.softmax import softmax as ref_softmax
 from tests.laws import MODEL, relative_error
-from tests.support.families import tiny
+from tests.support.families import FAMILIES as TINY
+from tests.support.families import randomised, tiny
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import deepseek_v3
 from tinyplm.hub.names import count_parameters
@@ -19,6 +23,7 @@ from tinyplm.tuning.adapters.prefix import prefix_of, prefix_parameters, with_pr
 
 FAMILIES = ("deepseek_v2", "deepseek_v3")
 IDS = np.array([[5, 6, 7, 8], [9, 10, 1, 0]])
+DENSE = dataclasses.replace(TINY["deepseek_v3"].config, first_k_dense_replace=5)
 QUERIES = {"low rank": ({}, {"Wdq", "Wuq"}), "one matrix": ({"q_lora_rank": None}, {"Wq"})}
 
 
@@ -111,3 +116,57 @@ def test_671_billion_parameters_are_counted_from_shapes_alone():
         times.append(time.process_time() - start)
     assert count == 671_026_404_352
     assert min(times) < 0.05
+
+
+# ------------------------------------------------------------------------------------------------------------ experts
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_balance_loss_counts_the_papers_choice(name):
+    """DeepSeek-V2: the experts that tokens go to, whatever their groups; V3: those by the logits alone."""
+    groups = {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1} if name == "deepseek_v2" else {}
+    model = tiny(name, first_k_dense_replace=0, **groups)
+    outputs, _ = model(IDS, grad=False)
+    logits, chosen = (outputs[n].swapaxes(1, 2) for n in ("router_logits", "chosen_experts"))
+    alone = np.argsort(-logits, axis=-1, kind="stable")[..., : chosen.shape[-1]]
+    assert (np.sort(chosen) != np.sort(alone)).any(), "the groups matter"
+    choice, affinities = (chosen, ref_softmax) if name == "deepseek_v2" else (alone, ref_balance.normalised_sigmoid)
+    expected = ref_balance.sequence_balance_loss(logits, choice=choice, affinities=affinities)
+    plain, balanced = (model.loss(input_ids=IDS, targets={"logits": IDS}, balance=b)[0] for b in (0.0, 2.0))
+    assert float(balanced - plain) == pytest.approx(2 * expected, rel=MODEL)
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "multi_token_lm"])
+def test_more_dense_layers_than_layers(task):
+    """All of the model's are dense; a module for later tokens has experts."""
+    model = randomised("deepseek_v3", DENSE, task, 0, "float64", {})
+    assert all("router" not in layer["mlp"] for layer in model.params["body"]["layers"])
+    loss, back = model.loss(input_ids=IDS, targets={"logits": IDS}, balance=1.0)
+    assert flatten(back(1.0)).keys() == flatten(model.params).keys() and np.isfinite(loss)
+    biases = [bias is not None for bias in model.buffers["corrections"]]
+    assert biases == [False, False] + [True] * (task == "multi_token_lm")
+
+
+def test_without_groups_their_fields_mean_nothing():
+    one, other = (tiny("deepseek_v2", topk_method="greedy", **groups) for groups in ({}, {"n_group": 3, "topk_group": 5}))
+    assert other.config.groups == other.config.kept_groups == 1
+    assert np.array_equal(one(IDS, grad=False)[0]["logits"], other(IDS, grad=False)[0]["logits"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_group": 3}, "n_group: expected a divisor of n_routed_experts = 4, got 3"),
+        ({"topk_group": 3}, "topk_group: expected at most n_group = 2, got 3"),
+        ({"num_experts_per_tok": 3}, "num_experts_per_tok: expected at most 2, the experts of topk_group = 1 of 2 groups, got 3"),
+        ({"n_group": 4, "topk_group": 2}, "n_group: expected at most 2, for two experts or more in each, got 4"),
+        ({"routed_scaling_factor": 0.0}, "routed_scaling_factor: expected a number > 0, got 0"),
+        ({"scoring_func": "softmax"}, "scoring_func: expected 'sigmoid' for deepseek_v3, got 'softmax'"),
+        ({"num_key_value_heads": 1}, "num_key_value_heads: expected 2, the number of heads, got 1"),
+    ],
+    ids=str,
+)
+def test_wrong_configs_are_refused_in_one_line(changes, message):
+    with pytest.raises(ValueError, match=f"^config: {message}") as refused:
+        dataclasses.replace(DENSE, **changes)
+    assert "\n" not in str(refused.value)

@@ -12,7 +12,7 @@ from tests.laws import FEW, MODEL, equal, relative_error, trained
 from tests.support import families
 from tests.support.survivor import TOKENS, contents, interrupted, run
 from tinyplm.backend import to_host
-from tinyplm.models.routed import is_routed
+from tinyplm.models.routed import Routing, is_routed
 from tinyplm.models.routed_model import RoutedModel
 from tinyplm.optim import AdamW
 from tinyplm.training import log
@@ -100,6 +100,13 @@ def test_one_batch_is_the_models_own_loss(name, masked):
     }
     terms = sum(w * float(load.losses[term]) for term, w in weights.items())
     assert loss == pytest.approx(float(pure) + terms, rel=MODEL)
+
+
+def test_tokens_are_counted_in_float32():
+    """float16 has no whole number above 65504, and not each above 2048."""
+    logits, choice = np.zeros((3, 23001, 2, 4), np.float16), np.zeros((3, 23001, 2, 1), int)
+    total = Routing(logits, choice, np.ones(logits.shape[:3], np.float16)).total(None)
+    assert total == 2 * 3 * 23001 and total.dtype == np.float32
 
 
 def test_the_configs_own_weight_is_the_default():

@@ -74,8 +74,8 @@ class Config(LatentConfig):
         check_only(self, norm_topk_prob=(False,))
 
     @property
-    def groups(self) -> int:
-        return 1 if self.topk_method == "greedy" else super().groups
+    def grouped(self) -> bool:
+        return self.topk_method != "greedy"
 
 
 def yarn(m: float) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def shapes(config: LatentConfig) -> dict:
     lower, upper = layer_shapes(config, dense=True), layer_shapes(config)
     tree = llama.model_shapes(config, upper)
     depths = range(config.num_hidden_layers)
-    tree["body"]["layers"] = [lower if i < config.first_k_dense_replace else upper for i in depths]
+    tree["body"]["layers"] = [lower if i < config.dense_layers else upper for i in depths]
     return tree
 
 
@@ -146,7 +146,7 @@ def attention(config: LatentConfig) -> Component:
 def by_depth(config: LatentConfig, mlp: Component) -> Any:
     """The piece `mlp`: a dense layer below, experts from first_k_dense_replace on."""
     dense = unrouted(partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act]))
-    return lambda layer: dense if layer < config.first_k_dense_replace else mlp
+    return lambda layer: dense if layer < config.dense_layers else mlp
 
 
 def pieces(config: Config) -> Pieces:

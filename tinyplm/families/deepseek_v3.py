@@ -16,12 +16,13 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
+from ..arguments import wrong
 from ..backend import array_module
 from ..core import Tree
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
-from ..layers.routing import sigmoid_choice, sigmoid_weights
+from ..layers.routing import sigmoid_choice, sigmoid_weights, top_experts
 from ..losses.balance import normalised_sigmoid
 from ..models import causal_lm, routed, walks
 from ..models.config import check_not_negative
@@ -55,6 +56,9 @@ class Config(LatentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_not_negative(self, "num_nextn_predict_layers")
+        if self.kept_groups < self.groups and self.experts < 2 * self.groups:
+            expected = f"at most {self.experts // 2}, for two experts or more in each"
+            raise wrong("config: n_group", expected, self.groups)
 
     @property
     def modules(self) -> int:
@@ -92,7 +96,7 @@ def module_shapes(config: Config) -> dict:
 
 def buffer_shapes(config: Config, modules: int = 0) -> dict:
     """Of the corrections, one for each layer with experts, and for each module."""
-    dense, L = config.first_k_dense_replace, config.num_hidden_layers + modules
+    dense, L = config.dense_layers, config.num_hidden_layers + modules
     return {"corrections": [None if i < dense else (config.experts,) for i in range(L)]}
 
 
@@ -119,7 +123,8 @@ shapes, init = deepseek_v2.shapes, walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
 BALANCE = routed.Balance(
-    partial(routed.sequence_balance, affinities=normalised_sigmoid), joint=False
+    partial(routed.sequence_balance, affinities=normalised_sigmoid, choose=top_experts),
+    joint=False,
 )
 
 

@@ -46,6 +46,7 @@ from ..models.config import file_type, for_task, from_dict, quantization_of, to_
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
 from ..models.names import expand, hub_shapes, names_of, to_hub
+from ..models.routed import is_routed
 from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
@@ -211,8 +212,10 @@ def load(
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
     buffers = {"buffers": buffer_shapes_of(family, config, task)}
+    # BART's bias of its logits may be missing, and is 0; a router's may not
     some = any(hub in tensors for hub, _, _ in expand(names, flatten(buffers)))
-    tree = to_tree(tensors, names, {**own, **buffers} if some else own, where=where, dtype=dtype)
+    wanted = {**own, **buffers} if some or is_routed(family) else own
+    tree = to_tree(tensors, names, wanted, where=where, dtype=dtype)
     read = tree.pop("buffers", {})
     params = heads.joined(tree, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None

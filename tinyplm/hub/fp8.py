@@ -66,11 +66,15 @@ class Fp8Tensor(NamedTuple):
 
 
 def dequantised(numbers: np.ndarray, scales: np.ndarray, block: tuple[int, int]) -> np.ndarray:
-    """numbers (Out, In) of bytes and scales (Out / m, In / n), rounded up -> float32 (Out, In)."""
+    """numbers (Out, In) of bytes and scales (Out / m, In / n), rounded up -> float32 (Out, In).
+
+    Infinity beyond float32.
+    """
     values, (rows, columns) = _OF_BYTE[numbers], numbers.shape
     spread = np.repeat(scales, block[1], axis=1)[:, :columns].astype(np.float32, copy=False)
-    for i, row in enumerate(spread):
-        values[i * block[0] : min((i + 1) * block[0], rows)] *= row
+    with np.errstate(over="ignore"):
+        for i, row in enumerate(spread):
+            values[i * block[0] : min((i + 1) * block[0], rows)] *= row
     return values
 
 

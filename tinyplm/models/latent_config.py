@@ -77,19 +77,29 @@ class LatentConfig(RotaryConfig):
         if kept > groups:
             raise wrong("config: topk_group", f"at most n_group = {groups}", kept)
         if self.top_k > (most := X // groups * kept):
-            expected = f"at most {most}, the experts of {kept} groups"
+            expected = f"at most {most}, the experts of topk_group = {kept} of {groups} groups"
             raise wrong("config: num_experts_per_tok", expected, self.top_k)
 
     def _check_heads(self) -> None:
         """A head's width is stated, and is no part of hidden_size."""
 
     @property
+    def grouped(self) -> bool:
+        """Whether n_group and topk_group mean something."""
+        return True
+
+    @property
     def groups(self) -> int:
-        return self.n_group or 1
+        return (self.n_group or 1) if self.grouped else 1
 
     @property
     def kept_groups(self) -> int:
-        return self.topk_group or self.groups
+        return (self.topk_group or self.groups) if self.grouped else 1
+
+    @property
+    def dense_layers(self) -> int:
+        """How many of the model's layers have no experts: the lowest."""
+        return min(self.first_k_dense_replace, self.num_hidden_layers)
 
     @property
     def top_k(self) -> int:
@@ -116,10 +126,7 @@ class LatentConfig(RotaryConfig):
     @property
     def score_scale(self) -> float:
         """(E + R)^-0.5, times YaRN's temperature."""
-        settings, scale = (
-            self.rope.settings,
-            (self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5,
-        )
+        scale, settings = (self.qk_nope_head_dim + self.rotary_width) ** -0.5, self.rope.settings
         if self.rope.type != "yarn":
             return scale
         mscale = settings.get("mscale_all_dim")

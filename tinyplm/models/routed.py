@@ -20,10 +20,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
-from ..backend import array_module
+from ..backend import array_module, at_least_float32
 from ..core import Component, Tree, flatten
 from ..layers.moe import routed_block
-from ..layers.routing import expert_counts, top_experts
+from ..layers.routing import expert_counts
 from ..losses.balance import load_balancing_loss, router_z_loss, sequence_balance_loss
 from . import decoder
 from .decoder import Pieces, final_norm
@@ -164,7 +164,8 @@ class Routing(NamedTuple):
         L = self.logits.shape[2]
         if load is not None:
             return L * load.tokens
-        return L * array_module(self.weights).maximum(self.weights[:, :, 0].sum(), 1)
+        tokens = at_least_float32(self.weights[:, :, 0]).sum()
+        return L * array_module(tokens).maximum(tokens, 1)
 
 
 class Balance(NamedTuple):
@@ -189,16 +190,22 @@ def switch_balance(routing: Routing, *, counts: Any, load: StepLoad | None) -> t
 
 
 def sequence_balance(
-    routing: Routing, *, counts: Any, load: StepLoad | None, affinities: Component
+    routing: Routing,
+    *,
+    counts: Any,
+    load: StepLoad | None,
+    affinities: Component,
+    choose: Callable[..., Any] | None = None,
 ) -> tuple[Any, Callable]:
-    """The mean of sequence_balance_loss over layers and sequences (DeepSeek-V2 and V3).
+    """The mean of sequence_balance_loss over layers and sequences.
 
-    Its choice is that of the logits alone, without groups and without a bias.
+    Of the experts that tokens go to (DeepSeek team 2024a, eq. 24), or of those that `choose` picks:
+    in DeepSeek-V3 by the logits alone, without groups and without a bias (2024b, eq. 18).
     """
-    logits = routing.logits.swapaxes(1, 2)  # (B, L, T, X)
+    logits, choice = (a.swapaxes(1, 2) for a in (routing.logits, routing.choice))  # (B, L, T, ...)
     loss, back = sequence_balance_loss(
         logits,
-        choice=top_experts(logits, top_k=routing.choice.shape[-1]),
+        choice=choice if choose is None else choose(logits, top_k=choice.shape[-1]),
         affinities=affinities,
         weights=routing.weights.swapaxes(1, 2),
         total=None if load is None else logits.shape[1] * load.sequences,

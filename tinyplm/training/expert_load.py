@@ -185,14 +185,13 @@ def correct(model: Trainable, counts: Any, *, rate: float) -> None:
     Each by losses.balance.updated_bias from its layer's row of counts (L, X), of the whole step.
     The model gets new arrays.  Models without such biases, and counts None, are left as they are.
     """
-    buffers = getattr(model, "buffers", None)
-    if counts is None or not isinstance(buffers, dict) or "corrections" not in buffers:
+    if counts is None or not isinstance(model, RoutedModel) or "corrections" not in model.buffers:
         return
-    biases = list(buffers["corrections"])
+    biases = list(model.buffers["corrections"])
     layers = [i for i, bias in enumerate(biases) if bias is not None]
     for row, layer in zip(range(len(counts)), layers):  # modules for later tokens may not have run
         biases[layer] = updated_bias(biases[layer], counts[row], rate=rate)
-    model.buffers = {**buffers, "corrections": biases}  # type: ignore[attr-defined]
+    model.buffers = {**model.buffers, "corrections": biases}
 
 
 def load_record(load: ExpertLoad) -> dict[str, Any]:
