@@ -312,7 +312,7 @@ def test_a_model_whose_layers_are_all_dense_trains(tmp_path):
 
 def test_weights_for_a_model_without_experts_are_refused_by_name(tmp_path):
     for name in ("balance", "z_loss"):
-        with pytest.raises(ValueError, match=rf"^{name}: expected 0, since <gpt2 model.*> has no experts, got 0.1$"):
+        with pytest.raises(ValueError, match=rf"^{name}: expected 0, since <gpt2 model.*> has no losses of routers, got 0.1$"):
             train(families.tiny("gpt2"), TOKENS, TOKENS[:40], Settings(**{name: 0.1}), out=tmp_path / "no")
     assert not (tmp_path / "no").exists()
     train(families.tiny("gpt2"), TOKENS, TOKENS[:40], Settings(steps=1, warmup=0, batch_size=2, sequence_length=5, balance=0.0),
@@ -362,5 +362,5 @@ def test_supervised_fine_tuning(tmp_path, packed):
     result = sft(model, sequences(), options, validation=sequences(), out=tmp_path, progress=False)
     assert len(result.history) == 6 and all(r["balance_loss"] > 0 for r in result.history)
     assert equal(tinyplm.load(tmp_path / "final").params, model.params)
-    with pytest.raises(ValueError, match="^balance: expected 0, since <llama model.*> has no experts, got 0.1"):
+    with pytest.raises(ValueError, match="^balance: expected 0, since <llama model.*> has no losses of routers, got 0.1"):
         sft(families.tiny("llama"), sequences(), options, progress=False)

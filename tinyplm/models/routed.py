@@ -160,7 +160,10 @@ class Routing(NamedTuple):
         return array_module(self.logits).stack(each)
 
     def total(self, load: StepLoad | None) -> Any:
-        """Real tokens times layers, of the step or of this call: what a mean divides by."""
+        """Real tokens times layers, of the step or of this call: what a mean divides by.
+
+        A module for later tokens counts as a layer, though it has fewer places.
+        """
         L = self.logits.shape[2]
         if load is not None:
             return L * load.tokens

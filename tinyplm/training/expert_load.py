@@ -49,11 +49,11 @@ class ExpertLoad:
         return None if self.counts is None else to_host(self.counts).astype(int).tolist()
 
 
-def check_experts(settings: Any, routed: bool, what: Any) -> None:
+def check_router_weights(settings: Any, routed: bool, what: Any) -> None:
     """ValueError for weights of losses of routers where there are none; what: the model."""
     for name in ("balance", "z_loss"):
         if not routed and (value := getattr(settings, name, None)):
-            raise mismatch(name, f"0, since {what} has no experts", value)
+            raise mismatch(name, f"0, since {what} has no losses of routers", value)
 
 
 def router_weights(model: Trainable, settings: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..optim import Optimizer
 from . import checkpoint, folders
 from .checkpoint import SaveError, State
 from .environment import workers_note
-from .expert_load import ExpertLoad, check_experts, load_record
+from .expert_load import ExpertLoad, check_router_weights, load_record
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
@@ -63,7 +63,7 @@ def train(
     check_model("model", model)
     if not isinstance(settings, Settings):
         raise wrong("settings", "Settings", settings)
-    check_experts(settings, isinstance(model, RoutedModel), model)
+    check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_path("out", out)
     check_flag("resume", resume)
     out = Path(out)

@@ -19,7 +19,7 @@ from ...core import IGNORED, Tree
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.routed_model import RoutedModel
-from ...training.expert_load import check_experts
+from ...training.expert_load import check_router_weights
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
@@ -67,7 +67,7 @@ def sft(
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)
-    check_experts(settings, isinstance(model, RoutedModel), model)
+    check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_out(out)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
