@@ -53,7 +53,7 @@ from tinyplm.models.routed import is_routed
 from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
-from tinyplm.training.expert_load import check_experts
+from tinyplm.training.expert_load import check_router_weights
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.samples import check_corpus
@@ -148,7 +148,9 @@ def plan(options: dict) -> Settings:
         save_every=save_every,
         log_every=1 if options["device"] == "cpu" else 10,
     )
-    check_experts(settings, is_routed(FAMILIES[options["family"]]), TITLES[options["family"]])
+    check_router_weights(
+        settings, is_routed(FAMILIES[options["family"]]), TITLES[options["family"]]
+    )
     return settings
 
 
