@@ -112,27 +112,35 @@ init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
-_LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
+_LAYER = "body.layers.{i}"
+
+
+def norms(hub: str, path: str) -> list[Rename]:
+    """The gain and shift of one norm."""
+    return weight_and_bias(hub, f"{path}.gamma", f"{path}.beta")
+
+
+def block_renames(hub: str, attention: str, heads: int) -> list[Rename]:
+    """A layer's tensors; query_key_value has the queries, keys and values of one head together."""
+    qkv = f"{hub}.{attention}.query_key_value"
+    by_head = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
+    return [
+        *norms(f"{hub}.input_layernorm", f"{_LAYER}.norm1"),
+        Rename(f"{qkv}.weight", *by_head["W"], operation=grouped(heads)),
+        Rename(f"{qkv}.bias", *by_head["b"], operation=grouped(heads)),
+        *linears(f"{hub}.{attention}", f"{_LAYER}.attention", dense="o"),
+        *norms(f"{hub}.post_attention_layernorm", f"{_LAYER}.norm2"),
+        *linears(f"{hub}.mlp", f"{_LAYER}.mlp", dense_h_to_4h="1", dense_4h_to_h="2"),
+    ]
 
 
 def renames(config: Config) -> list[Rename]:
-    """BLOOM's tensors; query_key_value has the queries, keys and values of one head together."""
-    qkv = f"{_HUB}.self_attention.query_key_value"
-    by_head = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
-
-    def both(hub: str, path: str) -> list[Rename]:
-        return weight_and_bias(hub, f"{path}.gamma", f"{path}.beta")
-
+    """BLOOM's tensors."""
     return [
         Rename("transformer.word_embeddings.weight", "body.tokens"),
-        *both("transformer.word_embeddings_layernorm", "body.embed_norm"),
-        *both("transformer.ln_f", "body.norm"),
-        *both(f"{_HUB}.input_layernorm", f"{_LAYER}.norm1"),
-        Rename(f"{qkv}.weight", *by_head["W"], operation=grouped(config.n_head)),
-        Rename(f"{qkv}.bias", *by_head["b"], operation=grouped(config.n_head)),
-        *linears(f"{_HUB}.self_attention", f"{_LAYER}.attention", dense="o"),
-        *both(f"{_HUB}.post_attention_layernorm", f"{_LAYER}.norm2"),
-        *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", dense_h_to_4h="1", dense_4h_to_h="2"),
+        *norms("transformer.word_embeddings_layernorm", "body.embed_norm"),
+        *norms("transformer.ln_f", "body.norm"),
+        *block_renames("transformer.h.{i}", "self_attention", config.n_head),
         *decoder.HEADS,
     ]
 

@@ -27,7 +27,7 @@ from ..models import causal_lm, decoder, tasks, walks
 from ..models import config as base
 from ..models.chatglm_config import check_plain
 from ..models.decoder import Pieces, every
-from ..models.names import Rename, grouped, linears, weight_and_bias
+from ..models.names import Rename
 from ..models.placing import blank_places
 from ..models.rope import paired_rotary
 from . import bloom
@@ -143,26 +143,13 @@ init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
-_LAYER, _HUB = "body.layers.{i}", "transformer.layers.{i}"
-
 
 def renames(config: Config) -> list[Rename]:
-    """The authors' tensors; query_key_value has the queries, keys and values of a head together."""
-    qkv = f"{_HUB}.attention.query_key_value"
-    by_head = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
-
-    def norm(hub: str, path: str) -> list[Rename]:
-        return weight_and_bias(hub, f"{path}.gamma", f"{path}.beta")
-
+    """The authors' tensors: BLOOM's blocks under other names."""
     return [
         Rename("transformer.word_embeddings.weight", "body.tokens"),
-        *norm("transformer.final_layernorm", "body.norm"),
-        *norm(f"{_HUB}.input_layernorm", f"{_LAYER}.norm1"),
-        Rename(f"{qkv}.weight", *by_head["W"], operation=grouped(config.heads)),
-        Rename(f"{qkv}.bias", *by_head["b"], operation=grouped(config.heads)),
-        *linears(f"{_HUB}.attention", f"{_LAYER}.attention", dense="o"),
-        *norm(f"{_HUB}.post_attention_layernorm", f"{_LAYER}.norm2"),
-        *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", dense_h_to_4h="1", dense_4h_to_h="2"),
+        *bloom.norms("transformer.final_layernorm", "body.norm"),
+        *bloom.block_renames("transformer.layers.{i}", "attention", config.heads),
         *decoder.HEADS,
     ]
 

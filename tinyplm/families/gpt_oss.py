@@ -27,6 +27,7 @@ from ..models.decoder import Pieces, every
 from ..models.names import Rename, interleaved, linear
 from ..models.rope import Rope, read_rope
 from ..models.rotary_config import RotaryConfig, check_layer_types
+from ..models.routed_config import Routed
 from . import llama, mixtral
 
 BASE = 150000.0
@@ -37,9 +38,10 @@ YARN: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
+class Config(Routed, RotaryConfig):
     """gpt-oss's config.json: the fields of RotaryConfig, the windows and the experts."""
 
+    EXPERTS: ClassVar[str] = "num_local_experts"
     MODEL_TYPE: ClassVar[str] = "gpt_oss"
     ARCHITECTURE: ClassVar[str] = "GptOssForCausalLM"
     SCORED: ClassVar[str] = "GptOssForSequenceClassification"
@@ -88,19 +90,6 @@ class Config(RotaryConfig):
         given = None if parameters is None else {"rope_theta": base, **parameters}
         theta = base if given is None else self.rope_theta
         return read_rope(given, self.rope_scaling, theta, self.max_position_embeddings)
-
-    @property
-    def experts(self) -> int:
-        return self.num_local_experts
-
-    @property
-    def top_k(self) -> int:
-        return self.num_experts_per_tok
-
-    @property
-    def balance(self) -> float:
-        """The weight of the balance loss in training."""
-        return self.router_aux_loss_coef
 
     def window_of(self, layer: int) -> int | None:
         """How many keys a query of this layer sees; None for all before it."""

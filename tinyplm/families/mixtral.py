@@ -25,14 +25,15 @@ from ..models.config import check_not_negative, check_only, check_positive
 from ..models.decoder import Pieces, every
 from ..models.names import Rename
 from ..models.rotary_config import RotaryConfig
-from ..models.routed_config import check_experts
+from ..models.routed_config import Routed, check_experts
 from . import llama
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
+class Config(Routed, RotaryConfig):
     """Mixtral's config.json: the fields of RotaryConfig, the window and the experts."""
 
+    EXPERTS: ClassVar[str] = "num_local_experts"
     MODEL_TYPE: ClassVar[str] = "mixtral"
     ARCHITECTURE: ClassVar[str] = "MixtralForCausalLM"
     SCORED: ClassVar[str] = "MixtralForSequenceClassification"
@@ -55,19 +56,6 @@ class Config(RotaryConfig):
         check_experts(self, "num_local_experts")
         check_not_negative(self, "router_aux_loss_coef")
         check_only(self, router_jitter_noise=(0.0,))
-
-    @property
-    def experts(self) -> int:
-        return self.num_local_experts
-
-    @property
-    def top_k(self) -> int:
-        return self.num_experts_per_tok
-
-    @property
-    def balance(self) -> float:
-        """The weight of the balance loss in training."""
-        return self.router_aux_loss_coef
 
 
 # Jiang et al. 2024, table 1; and the configurations of the released weights.

@@ -9,10 +9,11 @@ from ..arguments import wrong
 from ..layers.rope_scaling import yarn_score_scale
 from .config import check_not_negative, check_only, check_positive
 from .rotary_config import RotaryConfig
+from .routed_config import Routed
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentConfig(RotaryConfig):
+class LatentConfig(Routed, RotaryConfig):
     """The fields of config.json that DeepSeek-V2 and V3 share; defaults are V3's.
 
     num_key_value_heads is stated in files, and means nothing: each head has its own key, made of c.
@@ -21,6 +22,8 @@ class LatentConfig(RotaryConfig):
 
     ALIASES: ClassVar[dict[str, str]] = {"num_experts": "n_routed_experts"}
     OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim")
+    EXPERTS: ClassVar[str] = "n_routed_experts"
+    WEIGHT: ClassVar[str] = "aux_loss_alpha"
     METHODS: ClassVar[tuple[str, ...]]  # of topk_method
     SCORES: ClassVar[str]  # scoring_func
 
@@ -102,22 +105,9 @@ class LatentConfig(RotaryConfig):
         return min(self.first_k_dense_replace, self.num_hidden_layers)
 
     @property
-    def top_k(self) -> int:
-        return self.num_experts_per_tok
-
-    @property
-    def experts(self) -> int:
-        return self.n_routed_experts
-
-    @property
     def shared_width(self) -> int:
         """The feed-forward width of the shared experts, which are one."""
         return self.n_shared_experts * self.moe_intermediate_size
-
-    @property
-    def balance(self) -> float:
-        """The weight of the balance loss in training."""
-        return self.aux_loss_alpha
 
     @property
     def rotary_width(self) -> int:

@@ -10,6 +10,28 @@ from .config import check_not_negative, check_positive
 from .rotary_config import RotaryConfig
 
 
+class Routed:
+    """What a config says of experts, whatever its file calls their number and the weight of the
+    balance loss."""
+
+    EXPERTS: ClassVar[str]
+    WEIGHT: ClassVar[str] = "router_aux_loss_coef"
+    num_experts_per_tok: int
+
+    @property
+    def experts(self) -> int:
+        return getattr(self, self.EXPERTS)
+
+    @property
+    def top_k(self) -> int:
+        return self.num_experts_per_tok
+
+    @property
+    def balance(self) -> float:
+        """The weight of the balance loss in training."""
+        return getattr(self, self.WEIGHT)
+
+
 def check_experts(config: Any, name: str) -> None:
     """ValueError unless there are as many experts as a token is to see."""
     check_positive(config, name, "num_experts_per_tok")
@@ -19,13 +41,14 @@ def check_experts(config: Any, name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class SparseConfig(RotaryConfig):
+class SparseConfig(Routed, RotaryConfig):
     """RotaryConfig with experts in every `decoder_sparse_step`-th layer but `mlp_only_layers`: the
     fields of Qwen's decoders with experts, with the defaults of Qwen2-MoE.
 
     Experts have the width moe_intermediate_size; the other layers have intermediate_size.
     """
 
+    EXPERTS: ClassVar[str] = "num_experts"
     OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "mlp_only_layers")
 
     decoder_sparse_step: int = 1
@@ -50,16 +73,3 @@ class SparseConfig(RotaryConfig):
         """Whether this layer has experts."""
         step = self.decoder_sparse_step
         return (layer + 1) % step == 0 and layer not in (self.mlp_only_layers or [])
-
-    @property
-    def experts(self) -> int:
-        return self.num_experts
-
-    @property
-    def top_k(self) -> int:
-        return self.num_experts_per_tok
-
-    @property
-    def balance(self) -> float:
-        """The weight of the balance loss in training."""
-        return self.router_aux_loss_coef
