@@ -1,10 +1,14 @@
+# ruff: noqa: E402 - imports follow importorskip
 """MXFP4 as transformers dequantises it: every byte, and blocks of random ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from tinyplm.hub.mxfp4 import dequantised
