@@ -177,7 +177,8 @@ def test_embeddings_as_inputs_get_their_gradient():
 
 
 @pytest.mark.parametrize("layout", ["right", "left"])
-def test_padding_has_exactly_no_influence(layout, device):
+def test_padding_has_no_influence(layout, device):
+    """But for rounding: some BLAS kernels round the rows of an expert by how many there are, and padding is routed, too."""
     model, given = model_of("two", device=device), rows(layout)
     real = given.inputs["attention_mask"] == 1
 
@@ -188,11 +189,11 @@ def test_padding_has_exactly_no_influence(layout, device):
 
     ids = given.inputs["input_ids"]
     (a, da), (b, db) = loss(ids), loss(np.where(real, ids, 10 - ids))
-    assert a == b and equal(da, db)
+    assert a == pytest.approx(b, rel=MODEL) and relative_error(db, da) < MODEL
 
 
 def test_no_module_predicts_across_texts(device):
-    """With targets in the first texts of the rows alone, other texts have exactly no influence."""
+    """With targets in the first texts of the rows alone, other texts have no influence, but for rounding as above."""
     model, given = model_of("two", device=device), rows("packed")
     targets, first = np.full_like(given.targets, -100), np.zeros(given.targets.shape, bool)
     for text in given.texts:
@@ -205,7 +206,7 @@ def test_no_module_predicts_across_texts(device):
 
     ids = given.inputs["input_ids"]
     (a, da), (b, db) = loss(ids), loss(np.where(first, ids, 10 - ids))
-    assert a == b and equal(da, db)
+    assert a == pytest.approx(b, rel=MODEL) and relative_error(db, da) < MODEL
 
 
 @pytest.mark.parametrize("layout", ["full", "T = 1"])
