@@ -178,7 +178,8 @@ def test_embeddings_as_inputs_get_their_gradient():
 
 @pytest.mark.parametrize("layout", ["right", "left"])
 def test_padding_has_no_influence(layout, device):
-    """But for rounding: some BLAS kernels round the rows of an expert by how many there are, and padding is routed, too."""
+    """But for rounding of values: some BLAS kernels round the rows of an expert by how many there are, and padding is routed,
+    too.  Its own gradient is exactly zero."""
     model, given = model_of("two", device=device), rows(layout)
     real = given.inputs["attention_mask"] == 1
 
@@ -190,6 +191,8 @@ def test_padding_has_no_influence(layout, device):
     ids = given.inputs["input_ids"]
     (a, da), (b, db) = loss(ids), loss(np.where(real, ids, 10 - ids))
     assert a == pytest.approx(b, rel=MODEL) and relative_error(db, da) < MODEL
+    _, d = loss(np.where(real, ids % 10, 10))  # 10 is in padding alone
+    assert not d["body"]["tokens"][10].any() and d["body"]["tokens"][ids[real] % 10].any(axis=1).all()
 
 
 def test_no_module_predicts_across_texts(device):
@@ -207,6 +210,8 @@ def test_no_module_predicts_across_texts(device):
     ids = given.inputs["input_ids"]
     (a, da), (b, db) = loss(ids), loss(np.where(first, ids, 10 - ids))
     assert a == pytest.approx(b, rel=MODEL) and relative_error(db, da) < MODEL
+    _, d = loss(np.where(first, ids % 10, 10))  # 10 is in other texts alone
+    assert not d["body"]["tokens"][10].any() and d["body"]["tokens"][ids[first] % 10].any(axis=1).all()
 
 
 @pytest.mark.parametrize("layout", ["full", "T = 1"])

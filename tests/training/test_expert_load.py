@@ -12,8 +12,9 @@ from tests.laws import FEW, MODEL, equal, relative_error, trained
 from tests.support import families
 from tests.support.survivor import TOKENS, contents, interrupted, run
 from tinyplm.backend import to_host
-from tinyplm.models.routed import Routing, is_routed
+from tinyplm.models.routed import is_routed
 from tinyplm.models.routed_model import RoutedModel
+from tinyplm.models.router_losses import Routing
 from tinyplm.optim import AdamW
 from tinyplm.training import log
 from tinyplm.training.checkpoint import find

@@ -32,7 +32,7 @@ from ..kernels.mlp import gated_mlp
 from ..layers.moe import unrouted
 from ..layers.routing import softmax_weights, top_experts
 from ..layers.softmax import softmax
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_only
 from ..models.decoder import Pieces, every
 from ..models.latent_config import LatentConfig
@@ -119,9 +119,8 @@ def layer_shapes(config: LatentConfig, *, dense: bool = False) -> dict:
     if not dense:
         mlp = mixtral.expert_shapes(D, config.moe_intermediate_size, config.experts)
         mlp["shared"] = gated_shapes(D, config.shared_width)
-    norms = {name: {"gamma": (D,)} for name in ("norm1", "norm2")}
-    attention = attention_shapes(config)
-    return {"norm1": norms["norm1"], "attention": attention, "norm2": norms["norm2"], "mlp": mlp}
+    norm = {"gamma": (D,)}
+    return {"norm1": norm, "attention": attention_shapes(config), "norm2": norm, "mlp": mlp}
 
 
 def shapes(config: LatentConfig) -> dict:
@@ -135,18 +134,6 @@ def shapes(config: LatentConfig) -> dict:
 
 def gated_shapes(D: int, F: int) -> dict[str, tuple[int, ...]]:
     return {"Wgate": (D, F), "Wup": (D, F), "Wdown": (F, D)}
-
-
-def attention(config: LatentConfig) -> Component:
-    """Latent attention; the eps of its norms is 1e-6 whatever the config says."""
-    rate = config.attention_dropout
-    return partial(latent_attention, heads=config.heads, scale=config.score_scale, rate=rate)
-
-
-def by_depth(config: LatentConfig, mlp: Component) -> Any:
-    """The piece `mlp`: a dense layer below, experts from first_k_dense_replace on."""
-    dense = unrouted(partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act]))
-    return lambda layer: dense if layer < config.dense_layers else mlp
 
 
 def pieces(config: Config) -> Pieces:
@@ -164,10 +151,15 @@ def pieces(config: Config) -> Pieces:
 
 
 def latent_pieces(config: LatentConfig, mlp: Component, *, interleaved: bool) -> Pieces:
-    """LLaMA's on a routed stream, with latent attention and these experts."""
+    """LLaMA's on a routed stream, with latent attention, and these experts above the dense layers.
+
+    The eps of the norms within attention is 1e-6 whatever the config says.
+    """
+    dense = unrouted(partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act]))
+    scale, rate = config.score_scale, config.attention_dropout
     own = llama.pieces(config)._replace(
-        attention=every(attention(config)),
-        mlp=by_depth(config, mlp),
+        attention=every(partial(latent_attention, heads=config.heads, scale=scale, rate=rate)),
+        mlp=lambda layer: dense if layer < config.dense_layers else mlp,
         positions=rotary(config.rope, config.rotary_width, interleaved=interleaved),
     )
     return routed.routed(own)
@@ -176,7 +168,9 @@ def latent_pieces(config: LatentConfig, mlp: Component, *, interleaved: bool) ->
 init = walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.Balance(partial(routed.sequence_balance, affinities=softmax), joint=False)
+BALANCE = router_losses.Balance(
+    partial(router_losses.sequence_balance, affinities=softmax), joint=False
+)
 
 
 def layer_renames(config: LatentConfig, path: str, hub: str) -> list[Rename]:

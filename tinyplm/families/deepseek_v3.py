@@ -24,7 +24,7 @@ from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
 from ..layers.routing import sigmoid_choice, sigmoid_weights, top_experts
 from ..losses.balance import normalised_sigmoid
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_not_negative
 from ..models.decoder import Pieces
 from ..models.latent_config import LatentConfig
@@ -122,8 +122,8 @@ def pieces(config: Config, corrections: Tree = None) -> Pieces:
 shapes, init = deepseek_v2.shapes, walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.Balance(
-    partial(routed.sequence_balance, affinities=normalised_sigmoid, choose=top_experts),
+BALANCE = router_losses.Balance(
+    partial(router_losses.sequence_balance, affinities=normalised_sigmoid, choose=top_experts),
     joint=False,
 )
 

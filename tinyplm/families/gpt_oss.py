@@ -21,7 +21,7 @@ from ..arguments import wrong
 from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import clamped_gated_mlp
 from ..layers.routing import softmax_weights, top_experts
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_not_negative, check_only, check_positive
 from ..models.decoder import Pieces, every
 from ..models.names import Rename, interleaved, linear
@@ -138,7 +138,7 @@ def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
 
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.SWITCH
+BALANCE = router_losses.SWITCH
 
 _LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
 _EXPERTS, _HUB_EXPERTS = f"{_LAYER}.mlp.experts", f"{_HUB}.mlp.experts"

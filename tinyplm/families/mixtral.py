@@ -3,7 +3,7 @@ the feed-forward layer, of which each token passes through k (sec. 2.1):
 
     y = sum_j w_j SwiGLU_{c_j}(x),   c = the k largest of z,   w = softmax(z_c),   z = x Wrouter
 
-Trained with `router_aux_loss_coef` times the load-balancing loss (models/routed.py), if asked for.
+Trained with `router_aux_loss_coef` times the balance loss (models/router_losses.py), if asked for.
 Parameters as in Mistral, with mlp = {"router": {"W" (D, X)}, "experts": {"Wgate" (X, D, F), "Wup",
 "Wdown" (X, F, D)}}.
 """
@@ -20,7 +20,7 @@ from ..kernels.activation import ACTIVATIONS
 from ..kernels.experts import moe_and_logits
 from ..kernels.mlp import gated_mlp
 from ..layers.routing import softmax_weights, top_experts
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_not_negative, check_only, check_positive
 from ..models.decoder import Pieces, every
 from ..models.names import Rename
@@ -103,7 +103,7 @@ def pieces(config: Config) -> Pieces:
 init = walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.SWITCH
+BALANCE = router_losses.SWITCH
 
 _EXPERT, _PATH = "model.layers.{i}.block_sparse_moe", "body.layers.{i}.mlp"
 NAMES = [

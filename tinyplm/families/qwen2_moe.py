@@ -8,7 +8,7 @@ width moe_intermediate_size, the shared one shared_expert_intermediate_size.  So
 dense: all but every `decoder_sparse_step`-th, and those of `mlp_only_layers`.
 Windows: without layer_types, transformers 5 gives one to even layers below `max_window_layers`;
 released models have none.
-Trained with `router_aux_loss_coef` times the load-balancing loss (models/routed.py), if asked for.
+Trained with `router_aux_loss_coef` times the balance loss (models/router_losses.py), if asked for.
 Parameters as in Qwen2; in a layer with experts mlp = {"router", "experts"} as in Mixtral, "shared":
 {"w" (D, 1), "mlp": {"Wgate" (D, F), "Wup", "Wdown"}}.
 """
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from ..core import Component
 from ..layers.moe import sigmoid_gated, unrouted
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_positive
 from ..models.decoder import Pieces
 from ..models.names import Rename, linears
@@ -118,7 +118,7 @@ def pieces(config: Config) -> Pieces:
 init = walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.SWITCH
+BALANCE = router_losses.SWITCH
 
 _HUB, _PATH = "model.layers.{i}.mlp", "body.layers.{i}.mlp"
 _MODULES = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}

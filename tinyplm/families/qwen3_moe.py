@@ -12,7 +12,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..models import causal_lm, routed, walks
+from ..models import causal_lm, routed, router_losses, walks
 from ..models.config import check_positive
 from ..models.decoder import Pieces
 from ..models.routed_config import SparseConfig
@@ -86,6 +86,6 @@ def pieces(config: Config) -> Pieces:
 init = walks.init
 body = partial(routed.body, pieces)
 output_matrix = causal_lm.output_matrix
-BALANCE = routed.SWITCH
+BALANCE = router_losses.SWITCH
 NAMES = [*llama.NAMES, *llama.QK_NORMS, *qwen2_moe.EXPERTS]
 PREFIX, SKIPPED, TIED = llama.PREFIX, llama.SKIPPED, llama.TIED

@@ -20,7 +20,8 @@ The models that a user holds:
 model.py                           Model, the base of all; protocol.py: what training asks of it
 language_model.py                  the base of those with a loss over a vocabulary
 causal_model.py score_model.py     decoders, with a language model's head or with scores
-routed.py routed_model.py          decoders with experts: the stream and its losses; the model
+routed.py routed_model.py          decoders with experts: the stream; the model
+router_losses.py                   the losses of their routers, balance among them
 multi_token.py multi_token_model.py  the same with modules for later tokens (DeepSeek-V3)
 encoder_model.py                   encoders
 seq2seq_model.py                   encoder-decoders; seq2seq_task_model.py: with classes or answers

@@ -19,8 +19,8 @@ from .language_model import logits_alone
 from .multi_token import later_targets
 from .parts import Body, Head
 from .protocol import Arrays, LossInputs, LossOptions
-from .routed import Routing
 from .routed_model import RoutedModel
+from .router_losses import Routing
 
 
 class MultiTokenModel(RoutedModel):

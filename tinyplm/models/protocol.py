@@ -34,7 +34,7 @@ class LossOptions:
     balance      the weight of the balance loss of a model with experts, added to its loss
     z_loss       the weight of its router z-loss, likewise
     multi_token  the weight of the loss of modules for later tokens (models/multi_token.py)
-    load         what gathers its expert counts over the parts of a step (models.routed.StepLoad)
+    load         what gathers its expert counts over the parts of a step (router_losses.StepLoad)
     """
 
     smoothing: float = 0.0

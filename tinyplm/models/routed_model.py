@@ -16,7 +16,7 @@ from .heads import on_decoder, weighted_sum, with_states
 from .model import INFERENCE
 from .parts import Body, Head
 from .protocol import Arrays, LossInputs, LossOptions
-from .routed import Routing, z_loss
+from .router_losses import Routing, z_loss
 from .walks import traceable_body
 
 

@@ -1,7 +1,7 @@
 """The load of the experts in a training step: counts joined over its parts, and what follows.
 
-A joint balance loss (models.routed.Balance) depends on the counts of the whole step, so all of its
-parts must be routed before any goes backward.  Parts are the shards of micro-batches:
+A joint balance loss (models.router_losses.Balance) depends on the counts of the whole step, so all
+of its parts must be routed before any goes backward.  Parts are the shards of micro-batches:
 
     one micro-batch   its shards, each on a thread, wait for each other after their forward passes
     several           a pass without gradients over all parts finds the counts first
@@ -75,7 +75,7 @@ def router_weights(model: Trainable, settings: Any) -> dict[str, Any]:
 class Parts:
     """The parts of a training step, which join their expert counts.
 
-    tokens, sequences  of the whole step: see models.routed.StepLoad
+    tokens, sequences  of the whole step: see models.router_losses.StepLoad
     counts             (L, X), of the parts so far; at the end of the step, of all
     waiting            how many parts `joined` waits for
     known              the counts of the whole step, if they were found beforehand
@@ -102,7 +102,7 @@ class Parts:
             raise
 
     def joined(self, counts: Any, *, wait: bool) -> Any:
-        """See models.routed.StepLoad."""
+        """See models.router_losses.StepLoad."""
         with self._changed:
             self.counts = counts if self.counts is None else self.counts + counts
             self._arrived += 1
@@ -118,14 +118,17 @@ class Parts:
 
 
 class Part:
-    """One part of a step: a models.routed.StepLoad.  losses: those of its routers, as reported."""
+    """One part of a step: a models.router_losses.StepLoad.
+
+    losses: those of its routers, as reported.
+    """
 
     def __init__(self, step: Parts) -> None:
         self.tokens, self.sequences, self.joined = step.tokens, step.sequences, step.joined
         self.losses: dict[str, Any] = {}
 
     def report(self, losses: Mapping[str, Any]) -> None:
-        """See models.routed.StepLoad."""
+        """See models.router_losses.StepLoad."""
         self.losses.update(losses)
 
 
