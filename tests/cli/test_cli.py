@@ -33,7 +33,7 @@ def test_help_is_sentences(name, tinyplm):
     ((), "tinyplm: the following arguments are required: COMMAND\n"),
     (("chek",), "tinyplm: COMMAND: invalid choice: 'chek'"),
     (("check", "--lik", "rmsnorm"), "unrecognized arguments: --lik"),
-    (("check", "--cases", "many"), "tinyplm: --cases: expected an integer >= 1, got 'many'\n"),
+    (("check", "--cases", "many"), "tinyplm: --cases: expected an integer from 1 to 1000, got 'many'\n"),
     (("vectors",), "tinyplm: --out: expected a value, got none\n"),
     (("compare", "a.npz"), "tinyplm: the following arguments are required: B\n"),
 ])  # fmt: skip

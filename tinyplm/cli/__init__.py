@@ -3,7 +3,8 @@
 settings.py  a command's options: the command line over a file over defaults; run.json, resume
 folders.py   output folders and the options of runs     models.py  what --model names
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
-parser.py    options as sentences with defaults      corpus.py  sizes.py  sampling.py  for some commands
+parser.py    options as sentences with defaults
+corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  of generate, chat
 pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
 
     tinyplm check FILE.py:NAME --like rmsnorm
