@@ -58,9 +58,11 @@ def check_reward(options: argparse.Namespace) -> Any:
 class Both:
     """The sum of a rule's and a model's reward; each is logged, too."""
 
-    def __init__(self, rule: Any, model: Any) -> None:
-        self.rule, self.model = rule, model
-        self.context = model.context
+    def __init__(self, rule: Any, scorer: Any) -> None:
+        self.rule, self.scorer = rule, scorer
+        # what a resumed run must be given again
+        self.records, self.model, self.offset = rule.records, scorer.model, scorer.offset
+        self.context = scorer.context
 
     def __call__(
         self,
@@ -70,7 +72,7 @@ class Both:
         numbers: Sequence[int] | None = None,
     ) -> list[dict[str, float]]:
         ruled = self.rule(prompts, answers, numbers=numbers)
-        scores = self.model(prompts, answers)
+        scores = self.scorer(prompts, answers)
         return [
             {**values, "reward": values["reward"] + float(score), "score": float(score)}
             for values, score in zip(ruled, scores)
