@@ -30,12 +30,14 @@ from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
 from tinyplm.tuning.align.grpo import GRPOSettings, grpo
+from tinyplm.tuning.align.kto import KTOSettings, kto
 from tinyplm.tuning.align.ppo import PPOSettings, model_reward, ppo
 from tinyplm.tuning.align.reward import RewardSettings, pair_scores, reward, score
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.conversations import conversations, plain, preferences, set_chat_format
+from tinyplm.tuning.data.feedback import feedback
 from tinyplm.tuning.data.records import check_records, write_records
 from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arrays
 from tinyplm.tuning.finetuning.answers import answering
@@ -53,6 +55,7 @@ QUICK = {"steps": 1, "batch_size": 2, "warmup": 0}
 TOKENS = np.arange(200) % 11
 SEQUENCES = [answered([1, 2], [3]), answered([4], [5, 6])]
 PAIRS = [(answered([1], [2]), answered([1], [3]))] * 2
+FEEDBACK = [(answered([1], [2]), True), (answered([1], [3]), False)]
 PROMPTS = [[1, 2], [3]]
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 PREFERENCE = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -105,6 +108,8 @@ def no_complaints(function, **right):
 RECIPES = {
     "sft": (sft, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "validation": SEQUENCES}),
     "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL}),
+    "kto": (kto, {"model": MODEL, "feedback": FEEDBACK, "settings": KTOSettings(**QUICK), "validation": FEEDBACK,
+                  "reference": MODEL}),
     "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0]}),
     "grpo": (grpo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "stop_ids": [0],
                     "settings": GRPOSettings(**QUICK, group=2, max_new_tokens=2)}),
@@ -136,6 +141,7 @@ BUILDERS = {
     "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
+    "feedback": (feedback, {"tokenizer": TEXT, "template": CHAT, "records": [{"prompt": "a", "answer": "b", "label": True}]}),
     "plain": (plain, {"tokenizer": TEXT, "prompt": "a", "answer": "b", "end_id": 0}),
     "set_chat_format": (set_chat_format, {"model": decoder(), "template": CHAT}),
     "label_probabilities": (label_probabilities, {

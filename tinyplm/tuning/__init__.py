@@ -1,7 +1,7 @@
 """Tuning: every stage after pretraining.
 
 finetuning  models with a head for labels, on labelled texts
-align       sft, reward models, PPO, DPO, GRPO, distillation
+align       sft, reward models, PPO, DPO, KTO, GRPO, distillation
 adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen model
 prompts     classification and few-shot prompting by text alone
 data        records, conversations and preference pairs as token sequences
@@ -14,6 +14,7 @@ from .adapters.soft_prompt import SoftPrompted, continuation, load_rows, save_ro
 from .align.distill import DistillSettings, distill, sampled_answers, text_sequences
 from .align.dpo import DPOSettings, dpo
 from .align.grpo import GRPOSettings, grpo
+from .align.kto import KTOSettings, kto
 from .align.learner import Journal, Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
@@ -30,6 +31,7 @@ from .data.conversations import (
     prompt_ids,
     set_chat_format,
 )
+from .data.feedback import Feedback, feedback
 from .data.pairs import Pair
 from .data.records import check_records, read_records, write_records
 from .data.sequences import TokenSequence, answered
@@ -49,10 +51,12 @@ __all__ = [
     "Cloze",
     "DPOSettings",
     "DistillSettings",
+    "Feedback",
     "FewShot",
     "FinetuneResult",
     "GRPOSettings",
     "Journal",
+    "KTOSettings",
     "Learner",
     "PPOResult",
     "PPOSettings",
@@ -79,9 +83,11 @@ __all__ = [
     "conversations",
     "distill",
     "dpo",
+    "feedback",
     "finetune",
     "grpo",
     "instruction_messages",
+    "kto",
     "label_probabilities",
     "load_lora",
     "load_prefix",

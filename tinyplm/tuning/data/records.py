@@ -7,6 +7,8 @@
                   with answers as texts or messages; or, without prompt, two whole conversations
                   that differ only in the last answer
     prompt        {"prompt": text or messages, and anything else a reward needs}
+    feedback      {"prompt": text or messages, "answer" or "completion": text, "label": true or
+                  false}, see feedback_records
 
 The checks bring records into one form: the prompt of a preference is messages or a text, its
 answers are texts.
@@ -23,6 +25,7 @@ from typing import Any
 from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
 from ...files import json_lines, printable, replaced
 from ...tokenizers.chat.formats import check_messages
+from .feedback_records import checked_feedback
 
 Record = dict[str, Any]
 
@@ -167,6 +170,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any], str], Record]] = {
     "conversation": _conversation,
     "preference": _preference,
     "prompt": _prompt,
+    "feedback": checked_feedback,
 }
 
 
