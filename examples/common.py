@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -303,6 +304,20 @@ def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, f
         for name, t in targets.items():
             count[name] = count.get(name, 0) + int((t != IGNORED).sum())
     return {name: right[name] / count[name] for name in right}
+
+
+def beginnings(
+    tokens: np.ndarray, tokenizer: Tokenizer, count: int, most: int, words: int = 12
+) -> list[tuple[str, list[int]]]:
+    """(text, ids) of the first words of documents, at most `most` tokens; spread over the packed
+    tokens, in which an end-of-text token, the first of the ids, precedes each document."""
+    starts = np.flatnonzero(np.asarray(tokens[:-1]) == tokenizer.eos_id)
+    found = []
+    for start in starts[np.arange(count) * len(starts) // max(count, 1)]:
+        text = tokenizer.decode(tokens[start + 1 : start + 10 * words].tolist())
+        ids = tokenizer.encode("".join(re.findall(r"\s*\S+", text)[:words]))[: max(most - 1, 0)]
+        found.append((tokenizer.decode(ids), [tokenizer.eos_id, *ids]))
+    return found
 
 
 # ------------------------------------------------------------------------------------------- output

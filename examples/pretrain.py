@@ -4,6 +4,7 @@
     python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
     python examples/pretrain.py --family mixtral --out experts     # a mixture of experts
     python examples/pretrain.py --text my-book.txt --out my-run    # your own text
+    python examples/pretrain.py --preset auto --hours 2 --out mine # settings for this machine
     python examples/pretrain.py --out my-run --resume              # continue an interrupted run
 
 The steps: read the text and split it by document; train a byte-level BPE tokenizer; pack the
@@ -25,6 +26,7 @@ from common import (
     SHARE,
     WORKERS,
     Parser,
+    beginnings,
     check_fresh,
     command,
     finish,
@@ -54,20 +56,20 @@ from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.expert_load import check_router_weights
-from tinyplm.training.log import plot
+from tinyplm.training.log import clock, plot
 from tinyplm.training.loop import train
+from tinyplm.training.presets import SIZES, propose
 from tinyplm.training.samples import check_corpus
 from tinyplm.training.settings import OPTIMIZERS, Settings
 from tinyplm.training.step import evaluate
-
-# name: (layers, width, heads).  A family's published sizes are accepted by name, too.
-SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
+from tinyplm.training.writers import WRITERS, check_writers
 
 FAMILIES = decoders()
+SHAPE = ("layers", "width", "heads")
 
 # May change on resume: they do not affect what is learned.
 FREE = (
-    *("out", "device", "workers", "samples", "evaluate_every", "save_every", "save_minutes"),
+    *("out", "device", "workers", "samples", "log", "evaluate_every", "save_every", "save_minutes"),
     *("full_every", "patience", "min_improvement", "checkpointing"),
 )
 
@@ -101,10 +103,26 @@ def prepare(options: dict, out: Path) -> dict:
     return {"validation_bytes": held_out, "vocab_size": tokenizer.vocab_size}
 
 
+def shape(options: dict) -> tuple[int, int, int]:
+    """(layers, width, heads), those of the size unless they are given one by one."""
+    own = [options[name] for name in SHAPE]
+    if options["size"] not in SIZES:
+        for name, value in zip(SHAPE, own):
+            if value is not None:
+                raise mismatch(
+                    f"--{name}", f"none with the published size {options['size']}", value
+                )
+        return 1, 64, 1
+    layers, width, heads = (a or b for a, b in zip(own, SIZES[options["size"]]))
+    if width % heads:
+        raise mismatch("--width", f"a multiple of the {heads} heads", width)
+    return layers, width, heads
+
+
 def configure(options: dict, vocab_size: int) -> Any:
     """The model's configuration."""
     module, size, context = FAMILIES[options["family"]], options["size"], options["context"]
-    layers, width, heads = SIZES.get(size, (1, 64, 1))
+    layers, width, heads = shape(options)
     later = {"num_nextn_predict_layers": options["multi_token"]} if options["multi_token"] else {}
     if later and not hasattr(module, "module_shapes"):
         expected = f"0, since {TITLES[options['family']]} has no modules for later tokens"
@@ -127,6 +145,35 @@ def configure(options: dict, vocab_size: int) -> Any:
     fields = [f.name for f in dataclasses.fields(small)]
     kept = [n for n in fields if n in own or n.endswith(("_pdrop", "_dropout"))]
     return make_config(module, size, **{n: getattr(small, n) for n in kept}, **later)
+
+
+def with_preset(options: dict, given: set[str], tokens: int, vocab_size: int) -> dict:
+    """The options with the values of the preset, except those that were given; printed.
+
+    tokens: of the training text.
+    """
+    own = shape(options)
+    size = own if given & {"size", *SHAPE} else options["preset"]
+
+    def make(layers: int, width: int, heads: int) -> tinyplm.Model:
+        sizes = {"size": "tiny", "layers": layers, "width": width, "heads": heads}
+        config = configure({**options, **sizes}, vocab_size)
+        places = {"key": options["seed"], "device": options["device"]}
+        task = MULTI_TOKEN if options["multi_token"] else None
+        return tinyplm.create(options["family"], config, task=task, **places)
+
+    facts = {"corpus_tokens": tokens, "vocab_size": vocab_size, "hours": options["hours"]}
+    found = propose(make, size, plan(options), **facts)
+    print(f"preset     {options['preset']}:")
+    for name in (*SHAPE, "batch", "steps", "lr", "warmup"):
+        why = "given" if name in given else found.reasons[name]
+        if name not in given:
+            options = {**options, name: getattr(found, name)}
+        print(f"           {name:<7} {options[name]!s:<7} {why}")
+    share = options["steps"] * options["batch"] / (found.steps * found.batch)
+    speed = f"{found.flops / found.seconds / 1e9:.1f} GFLOP/s in ten steps"
+    print(f"           training should take {clock(share * found.seconds)} ({speed})")
+    return options
 
 
 def plan(options: dict) -> Settings:
@@ -175,32 +222,41 @@ def report(options: dict, out: Path, facts: dict) -> None:
         "token is\n"
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
-    end = model.tokenizer.eos_id  # ends a document, and so starts one too
-    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
-    for i in range(options["samples"]):
-        (sample,) = generate(model, [end], seed=options["seed"] + i, **settings)
-        print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
+    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95}
+    settings["stop_ids"] = [model.tokenizer.eos_id]
+    prompts = beginnings(validation, model.tokenizer, options["samples"], context // 2)
+    if prompts:
+        print("Samples at temperature 0.8, top-p 0.95; >the first words of a held-out document<\n")
+    for i, (prompt, ids) in enumerate(prompts):
+        (sample,) = generate(model, ids, seed=options["seed"] + i, **settings)
+        print(f"Sample {i + 1}:\n{textwrap.indent(f'>{prompt}<{sample.text}', '    ')}\n")
     show_files(folder, out, drawn)
     print(f"sample     {command('generate.py', folder, '--prompt', 'Return the')}")
 
 
 def main() -> None:
-    options, facts = arguments()
+    options, facts, given = arguments()
     out = usable(options["out"])
-    settings = plan(options)  # refuses wrong options before any work
+    plan(options)  # refuses wrong options before any work
     configure(options, options["vocabulary"])
     device(options["device"])
+    check_writers(options["log"])
     with sole_writer(out):
-        run(options, settings, out, facts)
+        run(options, out, facts, given)
 
 
-def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> None:
+def run(options: dict, out: Path, facts: dict | None, given: set[str]) -> None:
     """Prepare the data, or reuse what is there; train; report."""
-    if facts is None:
+    fresh = facts is None
+    if fresh:
         check_fresh(out)
         facts = prepare(options, out)
-        write_json(out / "run.json", {"options": options, "facts": facts})
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    if fresh:
+        if options["preset"]:
+            options = with_preset(options, given, len(tokens[0]), facts["vocab_size"])
+        write_json(out / "run.json", {"options": options, "facts": facts})
+    settings = plan(options)
     check_corpus(tokens[0], settings)
     config = configure(options, facts["vocab_size"])
     places = {"key": options["seed"], "device": options["device"]}
@@ -211,7 +267,7 @@ def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> Non
     resume = started(out)  # false if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")
-    state = train(model, *tokens, settings, out=out, resume=resume)
+    state = train(model, *tokens, settings, out=out, resume=resume, writers=options["log"])
     finish(state, resume_command(options), f" after step {state.step} of {settings.steps}")
     report(options, out, facts)
 
@@ -220,7 +276,8 @@ def resume_command(options: dict) -> str:
     """The command line that resumes a run with its current options."""
     kept = read_json(Path(options["out"]) / "run.json")["options"]
     free = {n: options[n] for n in options if n in FREE and n != "out"}
-    changed = [f"--{n.replace('_', '-')}={v}" for n, v in free.items() if v != kept.get(n)]
+    log = ["--log", *free.pop("log")] if free["log"] != kept["log"] else []
+    changed = [f"--{n.replace('_', '-')}={v}" for n, v in free.items() if v != kept.get(n)] + log
     return command("pretrain.py", "--out", options["out"], "--resume", *changed)
 
 
@@ -232,6 +289,13 @@ def parser() -> Parser:
     published = [name for module in FAMILIES.values() for name in module.SIZES]
     sizes = f"Size: {', '.join(SIZES)}; or a published size of the family, such as gpt2-medium."
     option("--size", "small", sizes, one_of(*SIZES, *published))
+    for name in SHAPE:
+        option(f"--{name}", None, f"The model's {name}.", whole(1), shown="the size's")
+    preset = f"Settings by rule for this corpus and machine: {', '.join(SIZES)}, or auto, the size "
+    preset += "for --hours; other options override it (see tinyplm/training/presets.py)."
+    option("--preset", None, preset, one_of("auto", *SIZES), shown="none")
+    hours = "The most that a preset may take; alone, it means --preset auto."
+    option("--hours", None, hours, POSITIVE, shown="as long as its tokens need")
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
     option(
@@ -309,26 +373,32 @@ def parser() -> Parser:
         "Decrease of the validation loss, in nats per token, that counts as an improvement.",
         number(least=0.0),
     )
+    logs = f"Also log for other programs: {', '.join(WRITERS)}."
+    option("--log", [], logs, one_of(*WRITERS), nargs="+", shown="log.jsonl alone")
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--device", "cpu", "Device: cpu or gpu.", one_of("cpu", "gpu"))
     option("--out", "out", "Output folder.", metavar="FOLDER")
-    parser.flag(
-        "--resume",
-        "Resume the run in --out, however it ended; workers, device and save intervals may change.",
-    )
+    resume = "Resume the run in --out, however it ended; workers, device, saving may change."
+    parser.flag("--resume", resume)
     return parser
 
 
-def arguments() -> tuple[dict, dict | None]:
-    """(options, None), or with --resume the run's own options and facts, checked against these."""
+def arguments() -> tuple[dict, dict | None, set[str]]:
+    """(options, None, names given); with --resume the run's options and facts, checked."""
     reader = parser()
     given = reader.given()
     if given.pop("resume", False):
-        return resumed(reader, given, FREE, FACTS)
+        return *resumed(reader, given, FREE, FACTS), set()
     options = {**reader.defaults, **given}
     del options["resume"]
     check_choice("--size", options["size"], [*SIZES, *FAMILIES[options["family"]].SIZES])
-    return options, None
+    if options["hours"] and not options["preset"]:
+        options["preset"] = "auto"
+    if options["preset"] == "auto" and not options["hours"]:
+        raise mismatch("--preset auto", "--hours with it", "none")
+    if options["preset"]:
+        check_choice("--size with a preset", options["size"], list(SIZES))
+    return options, None, {*given}
 
 
 if __name__ == "__main__":
