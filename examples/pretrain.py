@@ -107,11 +107,8 @@ def shape(options: dict) -> tuple[int, int, int]:
     """(layers, width, heads), those of the size unless they are given one by one."""
     own = [options[name] for name in SHAPE]
     if options["size"] not in SIZES:
-        for name, value in zip(SHAPE, own):
-            if value is not None:
-                raise mismatch(
-                    f"--{name}", f"none with the published size {options['size']}", value
-                )
+        if any(own):
+            raise mismatch("--layers, --width, --heads", "none with a published size", "some")
         return 1, 64, 1
     layers, width, heads = (a or b for a, b in zip(own, SIZES[options["size"]]))
     if width % heads:
@@ -152,6 +149,8 @@ def with_preset(options: dict, given: set[str], tokens: int, vocab_size: int) ->
 
     tokens: of the training text.
     """
+    if "size" not in given and options["preset"] != "auto":
+        options = {**options, "size": options["preset"]}
     own = shape(options)
     size = own if given & {"size", *SHAPE} else options["preset"]
 
@@ -213,7 +212,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
     name = f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters"
     rows.append(row(name, total, count, facts["validation_bytes"]))
-    drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
+    lines = {"baselines": {r.name: r.nll for r in rows[1:-1]}, "protocol": "windows do not overlap"}
+    drawn = plot(out / "log.jsonl", out / "loss.png", **lines)
     print(
         f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
         f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the "
@@ -222,8 +222,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
         "token is\n"
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
-    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95}
-    settings["stop_ids"] = [model.tokenizer.eos_id]
+    stop = [model.tokenizer.eos_id]
+    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95, "stop_ids": stop}
     prompts = beginnings(validation, model.tokenizer, options["samples"], context // 2)
     if prompts:
         print("Samples at temperature 0.8, top-p 0.95; >the first words of a held-out document<\n")
@@ -298,20 +298,15 @@ def parser() -> Parser:
     option("--hours", None, hours, POSITIVE, shown="as long as its tokens need")
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
-    option(
-        "--checkpointing",
-        0,
-        "Save memory by keeping only every N-th layer's input and recomputing the rest; 0 keeps "
-        "all.",
-        whole(),
+    kept = (
+        "Save memory by keeping only every N-th layer's input, recomputing the rest; 0 keeps all."
     )
-    option(
-        "--micro-batch", None, "Sequences in memory at a time.", whole(1), shown="the whole step"
-    )
+    option("--checkpointing", 0, kept, whole())
+    micro = "Sequences in memory at a time."
+    option("--micro-batch", None, micro, whole(1), shown="the whole step")
     option("--context", 64, "Tokens per sequence.", whole(1))
     option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
-    optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
-    optimizers += "relative to the size of a parameter (try 1e-2)."
+    optimizers = "adamw, or adafactor: small state, rates relative to parameters (try 1e-2)."
     option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
     option("--lr", 1.5e-3, "Peak learning rate.", POSITIVE)
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."

@@ -119,6 +119,8 @@ def test_a_run_of_wandb_goes_on_under_its_id_without_repeating_steps(tmp_path, w
         assert given["id"] == wandb.runs[0][0]["id"] == (tmp_path / "wandb-id").read_text().strip()
         assert given["dir"] == str(tmp_path) and given["name"] == tmp_path.name and given["resume"] == "allow"
     assert [r["step"] for r in log.read(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+    log.Log(tmp_path / "log.jsonl", writers=["wandb"]).close()  # another run in the same folder
+    assert wandb.runs[-1][0]["id"] == (tmp_path / "wandb-id").read_text().strip() != wandb.runs[0][0]["id"]
 
 
 @pytest.mark.parametrize("name, package", [("tensorboard", "tensorboardX"), ("wandb", "wandb")])

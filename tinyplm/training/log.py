@@ -37,10 +37,10 @@ class Log:
     """
 
     def __init__(self, path: Path, *, last_step: int = 0, writers: Sequence[str] = ()) -> None:
-        check_writers(writers)
+        writers = check_writers(writers)
         self.path = path
         lines = [line for line, _ in _lines(path, last_step)] if last_step else []
-        self._writers = [WRITERS[name].open(path.parent) for name in writers]
+        self._writers = [WRITERS[name].open(path.parent, not last_step) for name in writers]
         with replaced(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
         for line in lines if self._writers else []:
@@ -264,8 +264,12 @@ def export_csv(log: str | os.PathLike, csv: str | os.PathLike) -> None:
             writer.writerow({"step": step, **{n: v for part in values for n, v in part.items()}})
 
 
-def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> bool:
+def plot(
+    log: Path, png: Path, *, baselines: dict[str, float] | None = None, protocol: str = ""
+) -> bool:
     """Draw training and validation loss by step, and baselines (nats per token) as lines.
+
+    protocol: how validation is measured, for the legend, where a table beside it does otherwise.
 
     Returns False without matplotlib.
     """
@@ -277,7 +281,8 @@ def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     training: dict[str, Any] = {"label": "training", "lw": 0.7, "alpha": 0.6}
-    validation: dict[str, Any] = {"label": "validation", "marker": "o"}
+    measured = f"validation, {protocol}" if protocol else "validation"
+    validation: dict[str, Any] = {"label": measured, "marker": "o"}
     for field, style in (("loss", training), ("validation_loss", validation)):
         points = [(r["step"], r[field]) for r in records if field in r]
         if points:

@@ -71,7 +71,7 @@ def train(
     check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_path("out", out)
     check_flag("resume", resume)
-    check_writers(writers)
+    writers = check_writers(writers)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:

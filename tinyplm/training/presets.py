@@ -51,6 +51,7 @@ EXCESS = 6.3  # parameters / those that the tokens call for
 UPDATES = 2000  # at least, where the batch allows it
 SHARE = 0.9  # of the hours; the rest is for evaluation, saving and the report
 WIDEST = 16384
+LARGEST = 10**18  # of tokens
 
 
 def parameters(layers: int, width: int, vocab_size: int) -> int:
@@ -166,7 +167,7 @@ def _check(
             check_whole(name, value, 1, MOST)
     counts = {"corpus_tokens": corpus_tokens, "vocab_size": vocab_size, "context": context}
     for name, value in counts.items():
-        check_whole(name, value, 1)
+        check_whole(name, value, 1, LARGEST)
     numbers = {"hours": hours, "flop_per_second": flop_per_second}
     for name, value in {**numbers, "tokens_per_parameter": tokens_per_parameter}.items():
         check_number(name, value, above=0, or_none=True)
@@ -178,13 +179,13 @@ def _check(
 
 def learning_rate_of(parameters: int) -> float:
     """0.003239 - 0.0001395 ln N, at least 1e-4; to two digits.    Kaplan et al. 2020, eq. D.1"""
-    check_whole("parameters", parameters, 1)
+    check_whole("parameters", parameters, 1, LARGEST)
     return float(f"{max(1e-4, 0.003239 - 0.0001395 * math.log(parameters)):.1e}")
 
 
 def warmup_steps(steps: int, beta2: float = 0.95) -> int:
     """max(2 / (1 - beta2), 0.012 steps), at most a tenth of the steps.        Ma & Yarats 2021"""
-    check_whole("steps", steps, 1)
+    check_whole("steps", steps, 1, LARGEST)
     check_number("beta2", beta2, least=0, below=1)
     return min(steps // 10, max(round(2 / (1 - beta2)), round(0.012 * steps)))
 
@@ -221,7 +222,7 @@ def measured_speed(model: Model, settings: Settings, *, steps: int = 10) -> floa
     model.check_causal()
     if not isinstance(settings, Settings):
         raise wrong("settings", "Settings", settings)
-    check_whole("steps", steps, 3)
+    check_whole("steps", steps, 3, 1000)
     keep_freed_memory()
     shape = (settings.batch_size, settings.sequence_length + 1)
     ids = np.random.default_rng(settings.seed).integers(0, model.config.vocab_size, shape)
@@ -273,7 +274,7 @@ def propose(
             beta2=settings.beta2,
         )
 
-    auto = size == "auto"
+    auto = isinstance(size, str) and size == "auto"
     per = None if auto else TOKENS_PER_PARAMETER
     proposal(size, 1e30, per)  # refuses wrong arguments before any work
     start, batch = "small" if auto else size, settings.batch_size

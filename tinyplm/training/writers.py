@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..arguments import check_choice, check_several, mismatch
+from ..arguments import check_choice, listed, mismatch
 from ..files import replaced
 
 
 class Writer(Protocol):
-    """What Log expects."""
+    """What Log expects.
+
+    Made by Kind.open(folder, new): the folder of log.jsonl, and whether the log begins anew.
+    """
 
     def write(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -26,9 +29,9 @@ class Writer(Protocol):
 
 
 class TensorBoard:
-    """Event files in folder/tensorboard, which are written anew: `tensorboard --logdir folder`."""
+    """Event files in folder/tensorboard, always written anew: `tensorboard --logdir folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, new: bool) -> None:
         from tensorboardX import SummaryWriter
 
         target = folder / "tensorboard"
@@ -53,11 +56,11 @@ class WandB:
     that the server already has are not sent again, since they are the same.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, new: bool) -> None:
         import wandb
 
         file = folder / "wandb-id"
-        if not file.exists():
+        if new or not file.exists():
             with replaced(file) as temporary:
                 temporary.write_text(uuid.uuid4().hex[:16] + "\n", encoding="utf-8")
         name = file.read_text(encoding="utf-8").strip()
@@ -81,15 +84,15 @@ class Kind(NamedTuple):
     """A writer, and the package that it imports."""
 
     package: str
-    open: Callable[[Path], Writer]
+    open: Callable[[Path, bool], Writer]
 
 
 WRITERS = {"tensorboard": Kind("tensorboardX", TensorBoard), "wandb": Kind("wandb", WandB)}
 
 
-def check_writers(names: Any) -> None:
-    """ValueError unless these are names of writers whose packages are installed."""
-    check_several("writers", names, "names of writers")
+def check_writers(writers: Any) -> list[str]:
+    """The names of writers as a list; ValueError unless they and their packages exist."""
+    names = listed("writers", writers, "several names of writers")
     for name in names:
         check_choice("writers", name, tuple(WRITERS))
         package = WRITERS[name].package
@@ -98,3 +101,4 @@ def check_writers(names: Any) -> None:
         except ImportError as error:
             expected = f"the package {package} (pip install {package})"
             raise mismatch(f"writer {name}", expected, "none that can be imported") from error
+    return names
