@@ -108,6 +108,7 @@ WORDS = {
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
     "template": ["template"], "make": ["model: expected a model"],
     "flop_per_second": ["hours"], "path": ["file", "xxx", "hello"], "records": ["record"],
+    "kind": ["expected a file"],  # None is any kind
 }  # fmt: skip
 
 
@@ -133,8 +134,8 @@ NOT_CALLED = {
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
     "objectives": {"Infilling"},
-    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Journal", "save_lora", "save_prefix",
-               "save_rows", "token_log_probs"},
+    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Feedback", "Journal", "save_lora",
+               "save_prefix", "save_rows", "token_log_probs"},
 }  # fmt: skip
 
 
