@@ -41,11 +41,12 @@ ALLOWED = {
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "cli": {"checks", "hub", "imported"},
+    "cli": {"backend", "memory", "files", "imported", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families",
+            "hub", "generation", "training", "tuning", "losses"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
-THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
+THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2", "tomli"}
 # imported only when a user passes one of its functions
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),

@@ -104,17 +104,22 @@ def no_complaints(function, **right):
 
 
 RECIPES = {
-    "sft": (sft, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "validation": SEQUENCES}),
-    "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL}),
-    "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0]}),
+    "sft": (sft, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "validation": SEQUENCES,
+                  "resume": False}),
+    "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL,
+                  "resume": False}),
+    "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0],
+                        "resume": False}),
     "grpo": (grpo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "stop_ids": [0],
-                    "settings": GRPOSettings(**QUICK, group=2, max_new_tokens=2)}),
+                    "settings": GRPOSettings(**QUICK, group=2, max_new_tokens=2), "resume": False}),
     "ppo": (ppo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "reference": MODEL,
-                  "settings": PPOSettings(**QUICK, max_new_tokens=2, minibatches=1)}),
-    "distill": (distill, {"student": MODEL, "teacher": OTHER, "sequences": SEQUENCES, "settings": DistillSettings(**QUICK)}),
-    "soft_prompt": (soft_prompt, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "rows": 2}),
+                  "settings": PPOSettings(**QUICK, max_new_tokens=2, minibatches=1), "resume": False}),
+    "distill": (distill, {"student": MODEL, "teacher": OTHER, "sequences": SEQUENCES, "settings": DistillSettings(**QUICK),
+                          "resume": False}),
+    "soft_prompt": (soft_prompt, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "rows": 2,
+                                  "resume": False}),
     "finetune": (finetune, {"model": ENCODER, "train": DATA, "validation": DATA,
-                            "settings": TuningSettings(epochs=1, batch_size=8)}),
+                            "settings": TuningSettings(epochs=1, batch_size=8), "resume": False}),
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def set_chat_format(model: Any, template: Template, *, add_tokens: bool = False)
         set_chat_format(model, TEMPLATES["chatml"], add_tokens=True)   # <|im_start|> and <|im_end|>
 
     chat_template.jinja is the template's source.  The end ids in generation_config.json are the
-    tokens that end a turn and those that end a text.  tinyplm.generate, examples/chat.py and
+    tokens that end a turn and those that end a text.  tinyplm.generate, `tinyplm chat` and
     transformers read both.
     add_tokens: the format's tokens that the vocabulary lacks are added, see `with_tokens`, since
     only a token ends an answer for every reader of the folder.
