@@ -27,7 +27,8 @@ from tinyplm.training.checkpoint import State, find, started
 WORKERS = min(2, os.cpu_count() or 1)
 # never released as folders of the hub, or with code of their authors
 UNKNOWN_TO_TRANSFORMERS = (
-    "baichuan chatglm chatglm_6b glm_2021 gpt3 internlm internlm2 palm qwen transformer".split()
+    "baichuan chatglm chatglm_6b glm_130b glm_2021 gpt3 internlm internlm2 palm qwen transformer"
+    "".split()
 )
 
 # ------------------------------------------------------------------------------------------ options

@@ -33,6 +33,7 @@ FAMILIES = {
     "gemma3_text": "gemma3_text",
     "glm": "glm",
     "glm4": "glm4",
+    "glm_130b": "glm_130b",
     "glm_2021": "glm_2021",
     "gpt2": "gpt2",
     "gpt3": "gpt3",

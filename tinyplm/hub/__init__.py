@@ -1,6 +1,7 @@
 """Model folders in the format of the Hugging Face hub.
 
 folders.py   create, load and save a model; gradients under hub names
+model_folder.py  the folder to read, and what is said of another
 tensors.py   safetensors files and shards, read and written block by block
 quantized.py tensors that are dequantised as they are read: of 4-bit numbers (gpt-oss) in mxfp4.py,
              of 8-bit ones (DeepSeek-V3) in fp8.py

@@ -33,11 +33,9 @@ from ..families import family as find_family
 from ..files import (
     LARGEST_SETTINGS,
     check_links,
-    exists,
     printable,
     read_bytes,
     read_json,
-    read_text,
     replaced,
     write_json,
 )
@@ -52,6 +50,7 @@ from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .generation_config import GENERATION, check_generation, read_generation
+from .model_folder import model_folder
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .quantized import READERS, HubTensor
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
@@ -173,7 +172,7 @@ def load(
     before anything large is allocated.
     An unsupported tokenizer is a warning: model.tokenizer is None, and `save` copies its files.
     """
-    folder = _folder(folder)
+    folder = model_folder(folder)
     check_device(device)
     check_key("key", key)
     dtype = None if dtype is None else check_dtype(dtype)
@@ -237,22 +236,6 @@ def load(
         level = 3  # the caller of known_arguments
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=level)
     return model
-
-
-def _folder(folder: str | os.PathLike) -> Path:
-    """The path of a model folder; ValueError if there is something else."""
-    check_path("folder", folder)
-    folder = Path(folder)
-    if not (exists(folder) and folder.is_dir()):
-        expected = "expected a model folder, as on the hub (nothing is downloaded)"
-        raise ValueError(f"{printable(folder)}: {expected}, got none (no such folder)")
-    if not exists(folder / "config.json") and (folder / "latest").is_file():
-        newest = read_text(folder / "latest", largest=1000).strip()
-        given = "a folder of checkpoints"
-        raise mismatch(
-            printable(folder), f"a model folder, such as {printable(folder / newest)}", given
-        )
-    return folder
 
 
 def _labelled(config: Any, labels: Iterable[str]) -> Any:
