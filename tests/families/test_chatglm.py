@@ -117,7 +117,10 @@ def test_what_is_written_has_the_authors_names():
             {"quantization_bit": 4},
             "quantization_bit: expected 0, in the same model's folder without -int4 or -int8 in its name, got 4",
         ),
-        ({"pre_seq_len": 128}, "pre_seq_len: expected None; prefix tuning is an adapter here (tuning.adapters), got 128"),
+        (
+            {"pre_seq_len": 128},
+            "pre_seq_len: expected None; tuning.load_ptuned reads the model and its prefix, got 128",
+        ),
         ({"rmsnorm": False}, "rmsnorm: expected True for chatglm, got False"),
         ({"post_layer_norm": False}, "post_layer_norm: expected True for chatglm, got False"),
         ({"apply_residual_connection_post_layernorm": True}, "expected False for chatglm, got True"),
