@@ -63,6 +63,9 @@ from tinyplm.training.step import evaluate
 # name: (layers, width, heads).  A family's published sizes are accepted by name, too.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
 
+# Peak learning rates; Adafactor's is relative to the size of a parameter.
+RATES = {"adamw": 1.5e-3, "adafactor": 3e-2}
+
 FAMILIES = decoders()
 
 # May change on resume: they do not affect what is learned.
@@ -134,13 +137,17 @@ def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
+    later = options["multi_token_weight"]
+    if later is not None and not options["multi_token"]:
+        raise mismatch("--multi-token-weight", "none without --multi-token", later)
     names = ("steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes")
     names += ("full_every", "patience", "min_improvement", "balance", "z_loss", "bias_rate")
     settings = Settings(
         **{name: options[name] for name in names},
         batch_size=options["batch"],
         sequence_length=options["context"],
-        learning_rate=options["lr"],
+        learning_rate=options["lr"] or RATES[options["optimizer"]],
+        multi_token=0.3 if later is None else later,
         warmup=max(0, min(options["warmup"], steps - 1)),
         weight_decay=options["decay"],
         micro_batch_size=options["micro_batch"],
@@ -247,9 +254,10 @@ def parser() -> Parser:
     option("--context", 64, "Tokens per sequence.", whole(1))
     option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
     optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
-    optimizers += "relative to the size of a parameter (try 1e-2)."
+    optimizers += "relative to the size of a parameter."
     option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
-    option("--lr", 1.5e-3, "Peak learning rate.", POSITIVE)
+    rates = ", ".join(f"{rate} for {name}" for name, rate in RATES.items())
+    option("--lr", None, "Peak learning rate.", POSITIVE, shown=rates)
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
     option("--warmup", 150, "Warm-up steps.", whole())
@@ -270,6 +278,8 @@ def parser() -> Parser:
     later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
     later += "validation loss are of the model without them."
     option("--multi-token", 0, later, whole())
+    weight = "Weight of their loss, the mean over the modules."
+    option("--multi-token-weight", None, weight, number(least=0.0), shown="0.3")
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--seed", 0, "Random seed.", whole())
     option("--samples", 2, "Number of texts sampled at the end.", whole())

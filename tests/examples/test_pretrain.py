@@ -11,7 +11,7 @@ import pytest
 
 import tinyplm
 from tests.laws import equal
-from tests.support.scripts import Outcome, shell
+from tests.support.scripts import Outcome, load_example, shell
 from tinyplm.data import packing
 from tinyplm.training import loop
 
@@ -96,11 +96,24 @@ def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, opti
 
 def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts):
     out = tmp_path / "out"
-    options = ("--family", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
+    options = (
+        "--family",
+        "deepseek_v3",
+        "--multi-token",
+        "2",
+        "--multi-token-weight",
+        "0.25",
+        "--samples",
+        "1",
+        "--out",
+        str(out),
+    )
     outcome = run("pretrain.py", *QUICK, "--text", *texts, *options)
     assert outcome.code == 0 and "DeepSeek-V3, " in outcome.out and "Sample 1:" in outcome.out, outcome.err
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.3 for r in records if "loss" in r)
+    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.25 for r in records if "loss" in r)
+    saved = json.loads((out / "step-6" / "trainer.json").read_text())
+    assert saved["settings"]["multi_token"] == 0.25
     whole = tinyplm.load(out / "step-6", task="multi_token_lm")
     assert len(whole.params["body"]["multi_token"]) == 2 == whole.config.num_nextn_predict_layers
     shutil.rmtree(out / "step-6")
@@ -108,6 +121,13 @@ def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts)
         (out / pointer).write_text("step-5\n")
     assert run("pretrain.py", "--out", str(out), "--resume").code == 0
     assert equal(tinyplm.load(out / "step-6", task="multi_token_lm").params, whole.params)
+
+
+def test_each_optimiser_has_its_own_learning_rate():
+    module = load_example("pretrain")
+    for options, rate in (((), 1.5e-3), (("--optimizer", "adafactor"), 3e-2), (("--optimizer", "adafactor", "--lr", "1"), 1.0)):
+        given = module.parser().parse_args([*options])
+        assert module.plan({**module.parser().defaults, **vars(given)}).learning_rate == rate
 
 
 # -------------------------------------------------------------------------------------------------------- invalid input
@@ -147,6 +167,8 @@ WRONG = {
     "bias rate": (("--bias-rate", "-1"), "got -1"),
     "modules": (("--family", "deepseek_v3", "--multi-token", "-1"), "got -1"),
     "no modules": (("--multi-token", "1"), "0, since GPT-2 has no modules for later tokens, got 1"),
+    "a weight of no modules": (("--multi-token-weight", "0.1"), "--multi-token-weight: expected none without --multi-token"),
+    "weight of modules": (("--family", "deepseek_v3", "--multi-token", "1", "--multi-token-weight", "-1"), "got -1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

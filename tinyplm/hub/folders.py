@@ -53,7 +53,7 @@ from .generation_config import GENERATION, check_generation, read_generation
 from .model_folder import model_folder
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .prefix_encoder import split_prefix, without_prefix
-from .quantized import READERS, HubTensor
+from .quantized import floating
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
@@ -206,9 +206,7 @@ def load(
     if hasattr(family, "settled"):
         config = family.settled(config, stored)
     stored = normalise_names(family, config, stored, task=fixed, where=where)
-    tensors: Mapping[str, HubTensor] = stored
-    if quantized is not None:
-        tensors = READERS[quantized](stored, settings["quantization_config"], where=where)
+    tensors = floating(stored, quantized, settings, where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)
