@@ -18,28 +18,22 @@ from pathlib import Path
 
 import numpy as np
 from common import (
-    POSITIVE,
     RESUMABLE,
-    SHARE,
-    WORKERS,
-    Parser,
     accuracies,
     bert_masking,
     command,
     finish,
     interval_options,
-    number,
-    one_of,
     run_or_resume,
     run_tokenizer,
-    show_files,
     start,
     text_option,
-    usable,
-    whole,
 )
 
 import tinyplm
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import show_files
+from tinyplm.cli.parser import POSITIVE, SHARE, WORKERS, Parser, number, one_of, whole
 from tinyplm.data import (
     IGNORED,
     deduplicate,

@@ -22,28 +22,22 @@ from typing import Any
 
 import numpy as np
 from common import (
-    POSITIVE,
     RESUMABLE,
-    SHARE,
-    WORKERS,
-    Parser,
     accuracies,
     command,
     finish,
     interval_options,
-    number,
-    one_of,
     run_or_resume,
     run_tokenizer,
-    show_files,
     start,
     text_option,
-    usable,
-    whole,
 )
 from encoder_decoders import SPECIAL, TITLES, layout_of, sized, written
 
 import tinyplm
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import show_files
+from tinyplm.cli.parser import POSITIVE, SHARE, WORKERS, Parser, number, one_of, whole
 from tinyplm.data import (
     IGNORED,
     deduplicate,

@@ -40,11 +40,12 @@ ALLOWED = {
                "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "cli": {"checks", "hub"},
+    "cli": {"backend", "memory", "files", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families", "hub",
+            "generation", "training", "tuning"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
-THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
+THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2", "tomli"}
 # imported only when a user passes one of its functions
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),

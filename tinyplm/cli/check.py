@@ -19,36 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import shown
+from .parser import Parser, one_of, whole
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "callable", nargs="?", metavar="FILE.py:NAME", help="The file, and the name in it."
+def add(parser: Parser) -> None:
+    parser.option(
+        "callable", None, "The file, and the name in it.", nargs="?", metavar="FILE.py:NAME"
     )
-    parser.add_argument("--like", metavar="NAME", help="The component to compare it with.")
-    parser.add_argument(
-        "--dtype",
-        action="append",
-        metavar="DTYPE",
-        help="A dtype to check in: float64, float32, float16 or bfloat16; may be repeated.  "
-        "By default float64 and float32, or the dtype of the C function.",
-    )
-    parser.add_argument(
-        "--cases", type=int, metavar="N", help="The number of cases to draw.  By default 8."
-    )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="The seed of the cases, 0 by default."
-    )
-    parser.add_argument(
-        "--kind",
-        metavar="KIND",
-        help="What a plain function takes: ours (NumPy arrays, the default), torch or jax.",
-    )
-    parser.add_argument(
+    parser.option("--like", None, "The component to compare it with.", metavar="NAME", shown="none")
+    dtypes = "A dtype to check in: float64, float32, float16 or bfloat16; may be repeated."
+    both = "float64 and float32, or the dtype of the C function"
+    parser.option("--dtype", None, dtypes, action="append", metavar="DTYPE", shown=both)
+    parser.option("--cases", None, "The number of cases to draw.", whole(1, 1000), shown="8")
+    parser.option("--seed", None, "The seed of the cases.", whole(), shown="0")
+    kind = "What a plain function takes: ours (NumPy arrays), torch or jax."
+    parser.option("--kind", None, kind, one_of("ours", "torch", "jax"), shown="ours")
+    parser.flag(
         "--list",
-        action="store_true",
-        help="Print every component with its arguments, and stop.  With --like one of them, "
-        "with its equation and its shapes.",
+        "Print every component with its arguments, and stop.  With --like one of them, with its "
+        "equation and its shapes.",
     )
 
 

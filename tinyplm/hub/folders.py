@@ -50,10 +50,10 @@ from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .generation_config import GENERATION, check_generation, read_generation
-from .model_folder import model_folder
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .prefix_encoder import split_prefix, without_prefix
 from .quantized import floating
+from .runs import model_folder
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
@@ -160,8 +160,9 @@ def load(
 ) -> Model:
     """The model in a folder, with its tokenizer and generation settings if present.
 
-    The folder has config.json and model.safetensors (or shards with their index).  Of a Gemma 3
-    that also sees images, the text model is read (text_part.py).
+    The folder has config.json and model.safetensors (or shards with their index); of a training
+    run it stands for the model that the run made (see runs.model_folder).  Of a Gemma 3 that also
+    sees images, the text model is read (text_part.py).
     task: as for `create`, instead of the task of the file's architecture. Parameters of
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.

@@ -6,6 +6,8 @@ adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen mod
 prompts     classification and few-shot prompting by text alone
 data        records, conversations and preference pairs as token sequences
 settings    TuningSettings for finetune, RecipeSettings for the recipes of align
+run_folder  the folder of a run: its checkpoints, and resuming from them
+identity    what a resumed run must be given again, as facts and hashes
 """
 
 from .adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
@@ -15,7 +17,8 @@ from .adapters.soft_prompt import SoftPrompted, continuation, load_rows, save_ro
 from .align.distill import DistillSettings, distill, sampled_answers, text_sequences
 from .align.dpo import DPOSettings, dpo
 from .align.grpo import GRPOSettings, grpo
-from .align.learner import Journal, Learner, token_log_probs
+from .align.journal import Journal
+from .align.learner import Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
 from .align.reward import RewardResult, RewardSettings, pair_scores, reward, score

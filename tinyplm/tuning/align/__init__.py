@@ -6,7 +6,8 @@ dpo       a policy from preference pairs
 ppo       reinforcement learning with a value head
 grpo      reinforcement learning with rewards compared within groups
 distill   a student from a teacher's distributions or answers
-learner   a model trained with any loss on its outputs, and the journal of a run
+learner   a model trained with any loss on its outputs
+journal   what a run writes: its log, progress, checkpoints and result
 recipe    what the recipes share: results, the loop over a fixed set of samples
 rounds    what ppo and grpo share: the loop of rollouts, rewards and updates
 rollouts  answers drawn from a policy

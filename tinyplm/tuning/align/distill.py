@@ -38,7 +38,8 @@ from ...models.protocol import Arrays, OutputOptions
 from ...models.routed import causal_body
 from ..data.sequences import TokenSequence, check_sequences
 from ..settings import EvaluatedSettings
-from .learner import Journal, Learner
+from .journal import Journal
+from .learner import Learner
 from .recipe import Result, check_vocabulary, run_steps
 from .rollouts import rollouts
 from .sft import answer_loss, batch_of
@@ -71,6 +72,7 @@ def distill(
     *,
     validation: Sequence[TokenSequence] = (),
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -84,7 +86,7 @@ def distill(
     """
     settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
-    check_out(out)
+    check_out(out, resume)
     context = min(student.config.context, teacher.config.context)
     limits = {"context": context, "vocabulary": student.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
@@ -100,12 +102,15 @@ def distill(
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
     judge, shown = evaluate if len(validation) else None, ("loss", "hard", "kl")
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"teacher": teacher, "sequences": sequences, "validation": validation}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
-    student.params = learner.model.params
-    return Result(journal.history, learner.theta, losses)
+    if journal.complete:
+        student.params = learner.model.params
+    return Result(journal.history, learner.theta, losses, signal=journal.signal)
 
 
 def mixture(settings: DistillSettings) -> Callable:

@@ -25,7 +25,8 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ..data.pairs import Pair, check_pairs, joint_arrays, pair_arrays
 from ..settings import EvaluatedSettings
-from .learner import Batch, Journal, Learner, Loss, token_log_probs
+from .journal import Journal
+from .learner import Batch, Learner, Loss, token_log_probs
 from .recipe import Result, check_reference, run_steps
 
 
@@ -60,6 +61,7 @@ def dpo(
     validation: Sequence[Pair] = (),
     reference: CausalModel | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -76,15 +78,12 @@ def dpo(
     """
     settings = DPOSettings.given(settings)
     check_decoder("model", model)
-    check_out(out)
+    check_out(out, resume)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_pairs(pairs, **limits, least=1)
     check_pairs(validation, **limits, name="validation pair")
     workers = settings.workers
     reference = check_reference(model, reference)
-    before, held_out = (
-        answer_log_probs(reference, some, workers=workers) for some in (pairs, validation)
-    )
     learner = Learner(model, settings, transform=transform, theta=theta)
 
     def update(numbers: np.ndarray) -> dict[str, float]:
@@ -96,11 +95,18 @@ def dpo(
         return pair_statistics(now, held_out, settings)
 
     judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"pairs": pairs, "validation": validation, "reference": reference}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
+        before, held_out = (
+            answer_log_probs(reference, [] if journal.complete else some, workers=workers)
+            for some in (pairs, validation)
+        )
         found = run_steps(learner, journal, len(pairs), update, judge, shown=shown)
         journal.finish(learner, validation=found)
-    model.params = learner.model.params
-    return Result(journal.history, learner.theta, found)
+    if journal.complete:
+        model.params = learner.model.params
+    return Result(journal.history, learner.theta, found, signal=journal.signal)
 
 
 def dpo_batch(pairs: Sequence[Pair], reference: np.ndarray, settings: DPOSettings) -> Batch:

@@ -29,10 +29,18 @@ from ...losses import policy
 from ...losses.advantages import group_advantages
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
-from .learner import Journal, Learner, Loss, token_log_probs
+from .journal import Journal
+from .learner import Learner, Loss, token_log_probs
 from .recipe import Result, check_reference
 from .rollouts import Rollouts, answer_mask
-from .rounds import Reward, RolloutSettings, round_prompts, run_rounds, update_on_minibatches
+from .rounds import (
+    Reward,
+    RolloutSettings,
+    reward_facts,
+    round_prompts,
+    run_rounds,
+    update_on_minibatches,
+)
 
 AGGREGATIONS = ("sequence", "token", "constant")
 
@@ -73,6 +81,7 @@ def grpo(
     reference: CausalModel | None = None,
     stop_ids: Sequence[int] | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -80,7 +89,8 @@ def grpo(
     """Train a policy on prompts (token ids) by rewards; model.params become the trained parameters.
 
     reward(prompts, answers): equally long lists of token ids; an answer includes its end token.
-    Returns numbers, or dicts with "reward" and other values, whose means are logged.
+    Returns numbers, or dicts with "reward" and other values, whose means are logged.  It must be
+    pure: the same texts get the same rewards, also when a resumed run asks again.
     reference: for beta > 0, by default the initial model.
     stop_ids: the tokens that end an answer, by default model.end_ids().
     Other arguments as in tuning.sft.
@@ -94,7 +104,7 @@ def grpo(
     """
     settings = GRPOSettings.given(settings)
     check_decoder("model", model)
-    check_out(out)
+    check_out(out, resume)
     reference = check_reference(model, reference)
     reader = reference if settings.beta else model
     checked = round_prompts(prompts, settings.max_new_tokens, model, reader, reward)
@@ -105,13 +115,17 @@ def grpo(
         values = update_on_minibatches(learner, batch, loss_of, key=key)
         return {**round_statistics(rewards, drawn), **values}
 
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"prompts": checked, "reference": reader, "stop_ids": stop_ids}
+    data |= reward_facts(reward)
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         run_rounds(
             learner, journal, checked, reward, update, samples=settings.group, stop_ids=stop_ids
         )
         journal.finish(learner)
-    model.params = learner.model.params
-    return Result(journal.history, learner.theta)
+    if journal.complete:
+        model.params = learner.model.params
+    return Result(journal.history, learner.theta, signal=journal.signal)
 
 
 def grpo_batch(

@@ -15,11 +15,13 @@ from ...models.causal_model import CausalModel
 from ...models.protocol import OutputOptions
 from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
-from .learner import Journal, Learner, Loss
+from .journal import Journal
+from .learner import Learner, Loss
 from .rollouts import Rollouts, check_prompts, rollout_context, rollouts
 
 # reward(prompts, answers) -> for each answer a number, or a dict whose "reward" is trained on and
-# whose other values are logged.  An attribute `context`, if it exists, limits prompt and answer.
+# whose other values are logged.  It must be pure, the same answers getting the same rewards: a run
+# that is resumed asks again.  An attribute `context`, if it exists, limits prompt and answer.
 Reward = Callable[[list[list[int]], list[list[int]]], Sequence[Any]]
 
 
@@ -75,7 +77,7 @@ def run_rounds(
     """
     settings: Any = learner.settings
     key = random.key(settings.seed)
-    for step in range(settings.steps):
+    for step in journal.steps():
         numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
         drawn = rollouts(
             learner.model,
@@ -126,6 +128,12 @@ def round_prompts(
     context = min(context for context in contexts if context is not None)
     limits = {"vocabulary": model.config.vocab_size, "context": context}
     return check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
+
+
+def reward_facts(reward: Reward) -> dict[str, Any]:
+    """What a resumed run must be given again of a reward model (ppo.model_reward); {} of a rule."""
+    names = [name for name in ("model", "offset") if hasattr(reward, name)]
+    return {f"reward.{name}": getattr(reward, name) for name in names}
 
 
 def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:

@@ -230,7 +230,7 @@ def set_chat_format(model: Any, template: Template) -> None:
     """Give the model a chat format, for its folder and for generation, which stops at turn ends.
 
     chat_template.jinja is the template's source.  The end ids in generation_config.json are the
-    tokens that end a turn and those that end a text.  tinyplm.generate, examples/chat.py and
+    tokens that end a turn and those that end a text.  tinyplm.generate, `tinyplm chat` and
     transformers read both.  ValueError for a template without source, or a model without tokenizer.
     """
     check_decoder("model", model)
