@@ -95,6 +95,7 @@ WORDS = {
     "balance": ["example 0"], "answer": ["example 0"], "question": ["example 0"], "messages": ["message"],
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
     "template": ["template"], "path": ["file", "xxx", "hello"], "records": ["record"],
+    "kind": ["expected a file"],  # None is any kind
 }  # fmt: skip
 
 

@@ -62,11 +62,6 @@ def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
     assert example(monkeypatch, tmp_path, "--tokens", 30, "--samples", 3, "--temperature", 9, "--top-p", 1) is None
 
 
-def test_more_beams_than_the_example_searches_are_refused(monkeypatch, tmp_path, capsys):
-    message = f"{example(monkeypatch, tmp_path, '--beams', 1001)}{capsys.readouterr().err}"
-    assert "--beams: expected an integer from 1 to 1000, got 1001" in message
-
-
 def test_the_example_needs_a_prompt_without_an_end_token(monkeypatch, tmp_path):
     saved(tmp_path, special_tokens=())
     assert "--prompt: expected a text, since the tokenizer has no token to start a document" in example(monkeypatch, tmp_path)

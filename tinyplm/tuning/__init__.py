@@ -23,8 +23,9 @@ from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
 from .align.reward import RewardResult, RewardSettings, pair_scores, reward, score
 from .align.rollouts import Rollouts, rollouts
-from .align.rules import text_reward
+from .align.rules import parse_rule, record_reward, text_reward, weighted
 from .align.sft import SFTSettings, answer_loss, sft
+from .data.chat_format import set_chat_format, with_tokens
 from .data.conversations import (
     conversation,
     conversations,
@@ -32,10 +33,9 @@ from .data.conversations import (
     preference,
     preferences,
     prompt_ids,
-    set_chat_format,
 )
 from .data.pairs import Pair
-from .data.records import check_records, read_records, write_records
+from .data.records import check_records, kind_of, read_records, split, write_records
 from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
@@ -86,6 +86,7 @@ __all__ = [
     "finetune",
     "grpo",
     "instruction_messages",
+    "kind_of",
     "label_probabilities",
     "load_lora",
     "load_prefix",
@@ -98,6 +99,7 @@ __all__ = [
     "model_reward",
     "multiple_choice",
     "pair_scores",
+    "parse_rule",
     "plain",
     "ppo",
     "predict",
@@ -107,6 +109,7 @@ __all__ = [
     "prefix_of",
     "prompt_ids",
     "read_records",
+    "record_reward",
     "reward",
     "rollouts",
     "sampled_answers",
@@ -117,11 +120,14 @@ __all__ = [
     "set_chat_format",
     "sft",
     "soft_prompt",
+    "split",
     "tagging",
     "text_reward",
     "text_sequences",
     "token_log_probs",
+    "weighted",
     "with_delimiters",
     "with_prefix",
+    "with_tokens",
     "write_records",
 ]

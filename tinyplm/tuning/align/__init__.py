@@ -11,5 +11,5 @@ journal   what a run writes: its log, progress, checkpoints and result
 recipe    what the recipes share: results, the loop over a fixed set of samples
 rounds    what ppo and grpo share: the loop of rollouts, rewards and updates
 rollouts  answers drawn from a policy
-rules     rules on texts as rewards
+rules     rules on texts as rewards: exact, numeric, format ..., and functions of the user's
 """

@@ -22,7 +22,8 @@ from .rollouts import Rollouts, check_prompts, rollout_context, rollouts
 # reward(prompts, answers) -> for each answer a number, or a dict whose "reward" is trained on and
 # whose other values are logged.  It must be pure, the same answers getting the same rewards: a run
 # that is resumed asks again.  An attribute `context`, if it exists, limits prompt and answer.
-Reward = Callable[[list[list[int]], list[list[int]]], Sequence[Any]]
+# If it has `records`, one for each prompt, it also takes numbers, those of the answers' prompts.
+Reward = Callable[..., Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,8 @@ def run_rounds(
             seed=random.fold(key, 1, step),
             workers=settings.workers,
         )
-        record = update(drawn, rewarded(reward, drawn), random.fold(key, 2, step))
+        rewards = rewarded(reward, drawn, numbers)
+        record = update(drawn, rewards, random.fold(key, 2, step))
         journal.record(step + 1, record, shown=("reward", "kl", "entropy", "length"))
 
 
@@ -127,18 +129,31 @@ def round_prompts(
     contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
     context = min(context for context in contexts if context is not None)
     limits = {"vocabulary": model.config.vocab_size, "context": context}
-    return check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
+    checked = check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
+    records = getattr(reward, "records", None)
+    if records is not None and len(records) != len(checked):
+        raise mismatch("reward", f"{len(checked)} records, one per prompt", len(records))
+    return checked
 
 
 def reward_facts(reward: Reward) -> dict[str, Any]:
-    """What a resumed run must be given again of a reward model (ppo.model_reward); {} of a rule."""
-    names = [name for name in ("model", "offset") if hasattr(reward, name)]
+    """What a resumed run must be given again of a reward: its model (ppo.model_reward), or the
+    records that its rule looks at (rules.record_reward)."""
+    names = [name for name in ("model", "offset", "records") if hasattr(reward, name)]
     return {f"reward.{name}": getattr(reward, name) for name in names}
 
 
-def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
-    """{"reward": (N,) float64, and any other parts}; ValueError unless they are finite numbers."""
-    values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
+def rewarded(
+    reward: Reward, drawn: Rollouts, numbers: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """{"reward": (N,) float64, and any other parts}; ValueError unless they are finite numbers.
+
+    numbers: of the prompts that were drawn for, each in the list that the recipe was given.
+    """
+    known: dict[str, Any] = {}
+    if numbers is not None and getattr(reward, "records", None) is not None:
+        known["numbers"] = np.repeat(numbers, drawn.samples).tolist()
+    values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers], **known)
     values = listed("reward", values, f"a list of {len(drawn)} rewards")
     if len(values) != len(drawn):
         raise mismatch("reward", f"{len(drawn)} rewards, one per answer", len(values))
