@@ -31,6 +31,7 @@ from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
 from tinyplm.tuning.align.grpo import GRPOSettings, grpo
+from tinyplm.tuning.align.kto import KTOSettings, kto
 from tinyplm.tuning.align.ppo import PPOSettings, model_reward, ppo
 from tinyplm.tuning.align.reward import RewardSettings, pair_scores, reward, score
 from tinyplm.tuning.align.rollouts import rollouts
@@ -38,6 +39,7 @@ from tinyplm.tuning.align.rules import parse_rule, record_reward, text_reward, w
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.chat_format import set_chat_format, with_tokens
 from tinyplm.tuning.data.conversations import conversations, plain, preferences
+from tinyplm.tuning.data.feedback import feedback
 from tinyplm.tuning.data.records import check_records, kind_of, split, write_records
 from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arrays
 from tinyplm.tuning.finetuning.answers import answering
@@ -55,6 +57,7 @@ QUICK = {"steps": 1, "batch_size": 2, "warmup": 0}
 TOKENS = np.arange(200) % 11
 SEQUENCES = [answered([1, 2], [3]), answered([4], [5, 6])]
 PAIRS = [(answered([1], [2]), answered([1], [3]))] * 2
+FEEDBACK = [(answered([1], [2]), True), (answered([1], [3]), False)]
 PROMPTS = [[1, 2], [3]]
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 PREFERENCE = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -109,6 +112,8 @@ RECIPES = {
                   "resume": False}),
     "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL,
                   "resume": False}),
+    "kto": (kto, {"model": MODEL, "feedback": FEEDBACK, "settings": KTOSettings(**QUICK), "validation": FEEDBACK,
+                  "reference": MODEL, "resume": False}),
     "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0],
                         "resume": False}),
     "grpo": (grpo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "stop_ids": [0],
@@ -143,6 +148,7 @@ BUILDERS = {
     "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
+    "feedback": (feedback, {"tokenizer": TEXT, "template": CHAT, "records": [{"prompt": "a", "answer": "b", "label": True}]}),
     "plain": (plain, {"tokenizer": TEXT, "prompt": "a", "answer": "b", "end_id": 0}),
     "set_chat_format": (set_chat_format, {"model": decoder(), "template": CHAT, "add_tokens": True}),
     "with_tokens": (with_tokens, {"model": MODEL, "tokens": ["<a>", "<b>"]}),

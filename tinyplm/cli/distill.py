@@ -89,11 +89,11 @@ def run(options: argparse.Namespace) -> int:
     if template is not None:
         set_chat_format(student, template)
     models = (cast(CausalModel, teacher), cast(CausalModel, student))
-    parts = (
-        (data.training, data.held_out)
-        if data
-        else split_documents(documents, options.validation, options.seed)
-    )
+    parts: Sequence[Sequence[Any]]
+    if data is None:
+        parts = split_documents(documents, options.validation, options.seed)
+    else:
+        parts = data.parts
     kind = "text" if data is None else data.kind
     if kind in ("instruction", "conversation"):
         if template is None:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
                 "--teacher", "a model with a chat format, for this --data", "one without"
             )
         assert data is not None
-        parts = as_talks(data)[1:]
+        parts = as_talks(data).parts
     training, held_out = (
         sequences(kind, part, n, template, *models, options) for n, part in enumerate(parts)
     )

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     model, template = open_chat(options)
     tokenizer = model.text_tokenizer()
     make: Any = feedback if single else preferences
-    training, held_out = (make(tokenizer, template, part) for part in data[1:])
+    training, held_out = (make(tokenizer, template, part) for part in data.parts)
     count_parts("answers" if single else "pairs", training, held_out)
     shown = data.held_out[: options.samples]
     prompts = [prompt_ids(tokenizer, template, record["prompt"]) for record in shown]

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         options.model, options, task=TASKS[data.kind], labels=labels_of(data), key=options.seed
     )
     print(f"model      {model}")
-    training, held_out = (samples_of(data.kind, model, part, options) for part in data[1:])
+    training, held_out = (samples_of(data.kind, model, part, options) for part in data.parts)
     count_parts("samples", data.training, data.held_out)
     before = held_out.score(predict(model, held_out, workers=options.workers))
     with run_folder(COMMAND, options) as out:

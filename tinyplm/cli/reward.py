@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"model      {model}")
     template = chat_format(model, options)
     tokenizer = model.text_tokenizer()
-    training, held_out = (preferences(tokenizer, template, part) for part in data[1:])
+    training, held_out = (preferences(tokenizer, template, part) for part in data.parts)
     count_parts("pairs", training, held_out)
     with run_folder(COMMAND, options) as out:
         result = reward(

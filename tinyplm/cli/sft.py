@@ -60,14 +60,15 @@ def run(options: argparse.Namespace) -> int:
     talks = as_talks(data)
 
     def encoded(part: int) -> Encoded:
+        own = talks.parts[part]
         if template is not None:
-            return conversations(tokenizer, template, talks[part], max_length=context)
+            return conversations(tokenizer, template, own, max_length=context)
         rows = [
-            (last_user(talk["messages"]), r["output"]) for talk, r in zip(talks[part], data[part])
+            (last_user(talk["messages"]), r["output"]) for talk, r in zip(own, data.parts[part])
         ]
         return shortened([plain(tokenizer, f"{text}\n", answer) for text, answer in rows], context)
 
-    training, held_out = encoded(1), encoded(2)
+    training, held_out = encoded(0), encoded(1)
     cut, dropped = (getattr(training, n) + getattr(held_out, n) for n in ("cut", "dropped"))
     note = f"; {cut} truncated to the context, {dropped} dropped"
     count_parts("conversations", training.sequences, held_out.sequences, note)

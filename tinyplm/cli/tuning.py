@@ -38,6 +38,10 @@ class Data(NamedTuple):
     training: list[Record]
     held_out: list[Record]
 
+    @property
+    def parts(self) -> tuple[list[Record], list[Record]]:
+        return self.training, self.held_out
+
 
 # ----------------------------------------------------------------------------------------- options
 
@@ -127,7 +131,7 @@ def as_talks(data: Data) -> Data:
     """Instructions as conversations."""
     if data.kind == "conversation":
         return data
-    parts = ([{"messages": instruction_messages(r)} for r in part] for part in data[1:])
+    parts = ([{"messages": instruction_messages(r)} for r in part] for part in data.parts)
     return Data("conversation", *parts)
 
 
@@ -183,7 +187,7 @@ def validation_table(validation: Mapping[int, Any]) -> str:
     return "\n".join(rows)
 
 
-def answers(model: CausalModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
+def answers(model: Any, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
     """The most probable answers, as far as the context allows."""
     if not prompts:
         return []

@@ -1,7 +1,7 @@
 """Tuning: every stage after pretraining.
 
 finetuning  models with a head for labels, on labelled texts
-align       sft, reward models, PPO, DPO, GRPO, distillation
+align       sft, reward models, PPO, DPO, KTO, GRPO, distillation
 adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen model
 prompts     classification and few-shot prompting by text alone
 data        records, conversations and preference pairs as token sequences
@@ -18,6 +18,7 @@ from .align.distill import DistillSettings, distill, sampled_answers, text_seque
 from .align.dpo import DPOSettings, dpo
 from .align.grpo import GRPOSettings, grpo
 from .align.journal import Journal
+from .align.kto import KTOSettings, kto
 from .align.learner import Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
@@ -34,6 +35,7 @@ from .data.conversations import (
     preferences,
     prompt_ids,
 )
+from .data.feedback import Feedback, feedback
 from .data.pairs import Pair
 from .data.records import check_records, kind_of, read_records, split, write_records
 from .data.sequences import TokenSequence, answered
@@ -53,10 +55,12 @@ __all__ = [
     "Cloze",
     "DPOSettings",
     "DistillSettings",
+    "Feedback",
     "FewShot",
     "FinetuneResult",
     "GRPOSettings",
     "Journal",
+    "KTOSettings",
     "Learner",
     "PPOResult",
     "PPOSettings",
@@ -83,10 +87,12 @@ __all__ = [
     "conversations",
     "distill",
     "dpo",
+    "feedback",
     "finetune",
     "grpo",
     "instruction_messages",
     "kind_of",
+    "kto",
     "label_probabilities",
     "load_lora",
     "load_prefix",

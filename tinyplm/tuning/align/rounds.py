@@ -17,6 +17,7 @@ from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
 from .journal import Journal
 from .learner import Learner, Loss
+from .redraws import uneven_groups
 from .rollouts import Rollouts, check_prompts, rollout_context, rollouts
 
 # reward(prompts, answers) -> for each answer a number, or a dict whose "reward" is trained on and
@@ -75,11 +76,12 @@ def run_rounds(
     """settings.steps rounds, each on batch_size prompts with `samples` answers per prompt.
 
     update(drawn, rewards, key) trains on the answers and returns the values to log.
+    With settings.redraws, groups of equal rewards are drawn again, see redraws.
     """
     settings: Any = learner.settings
-    key = random.key(settings.seed)
-    for step in journal.steps():
-        numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
+    key, redraws = random.key(settings.seed), getattr(settings, "redraws", 0)
+
+    def draw(numbers: Sequence[int], seed: int) -> tuple[Rollouts, dict[str, np.ndarray]]:
         drawn = rollouts(
             learner.model,
             [prompts[n] for n in numbers],
@@ -87,11 +89,19 @@ def run_rounds(
             stop_ids=stop_ids,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
-            seed=random.fold(key, 1, step),
+            seed=seed,
             workers=settings.workers,
         )
-        rewards = rewarded(reward, drawn, numbers)
-        record = update(drawn, rewards, random.fold(key, 2, step))
+        return drawn, rewarded(reward, drawn, np.asarray(numbers))
+
+    for step in journal.steps():
+        numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
+        drawn, rewards = draw(numbers.tolist(), random.fold(key, 1, step))
+        more: dict[str, float] = {}
+        if redraws:
+            seen: dict[str, Any] = {"prompts": len(prompts), "key": random.fold(key, 3, step)}
+            drawn, rewards, more = uneven_groups(drawn, rewards, draw, limit=redraws, **seen)
+        record = {**update(drawn, rewards, random.fold(key, 2, step)), **more}
         journal.record(step + 1, record, shown=("reward", "kl", "entropy", "length"))
 
 

@@ -8,6 +8,8 @@
     preference      {"prompt": ..., "chosen": ..., "rejected": ...}, texts; or a prompt of messages
                     with answers as texts or messages; or, without prompt, two whole conversations
                     that differ only in the last answer
+    feedback        {"prompt": ..., "answer" or "completion": ..., "label": true or false}, the
+                    prompt and the answer as in a preference
     prompt          {"prompt": text or messages, and anything else a reward needs: "answer", "rule",
                     "pattern" (tuning.align.rules)}
     classification  {"text": ..., "label": ...}, of pairs with "pair"; also GLUE's sentence1 and

@@ -84,6 +84,23 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     return {**record, **asked, "prompt": prompts[0], **sides}
 
 
+def _feedback(record: Mapping[str, Any], where: str) -> Record:
+    """ "completion" is another name of "answer"."""
+    names = [name for name in ("answer", "completion") if name in record]
+    if len(names) != 1:
+        raise mismatch(where, "'answer' or 'completion'", "both" if names else _keys(record))
+    made = {**_prompt(record, where), "answer": record[names[0]]}
+    made.pop("completion", None)
+    if isinstance(made["answer"], list):
+        made["answer"] = answer_of(made["answer"], f"{where}, {names[0]}")[0]["content"]
+    made["answer"] = _text(made, "answer", where)
+    label = {"true": True, "false": False}.get(str(made.get("label")).lower())  # a table has texts
+    if label is None:
+        given = shown(made["label"], 60) if "label" in made else "no 'label'"
+        raise mismatch(where, "true or false as 'label'", given)
+    return {**made, "label": label}
+
+
 def _classification(record: Mapping[str, Any], where: str) -> Record:
     made = dict(record)
     for first, second in PAIRS:
@@ -152,6 +169,7 @@ def _tagging(record: Mapping[str, Any], where: str) -> Record:
 # the kinds with the most of its own fields first
 KINDS: dict[str, tuple[tuple[tuple[str, ...], ...], Check]] = {
     "preference": ((("chosen",), ("rejected",)), _preference),
+    "feedback": ((("prompt",), ("answer", "completion"), ("label",)), _feedback),
     "instruction": ((("instruction",), ("output",)), _instruction),
     "conversation": ((("messages", "conversations"),), conversation_of),
     "tagging": ((("tokens",), ("tags",)), _tagging),

@@ -23,7 +23,7 @@ from .kinds import KINDS, Record, check_record, has_fields, kind_of, needs
 from .tables import TABLES, table_rows, tagged_sentences
 
 # the kinds whose records are texts; a table has nothing else
-OF_TEXTS = ("instruction", "preference", "prompt", "classification", "answering")
+OF_TEXTS = ("instruction", "preference", "feedback", "prompt", "classification", "answering")
 Rows = Iterable[tuple[str, Any]]
 
 

@@ -14,6 +14,7 @@ from .kinds import Record, kind_of
 _PROMPTS = {
     "preference": ("prompt",),
     "prompt": ("prompt",),
+    "feedback": ("prompt",),
     "instruction": ("instruction", "input"),
     "tagging": ("tokens",),
     "answering": ("context",),
