@@ -144,10 +144,9 @@ def test_the_published_pickles_are_refused_with_advice(tmp_path):
     (tmp_path / "latest").write_text("49300")
     (tmp_path / "49300").mkdir()
     (tmp_path / "49300" / "mp_rank_00_model_states.pt").write_bytes(b"no pickle is read")
-    with pytest.raises(ValueError, match=re.escape("such as") + ".*49300, got a folder of checkpoints"):
-        tinyplm.load(tmp_path)
-    with pytest.raises(ValueError, match="got only .pt files, which can run code .families/glm_130b.py says how to join"):
-        tinyplm.load(tmp_path / "49300")
+    for folder in (tmp_path, tmp_path / "49300"):
+        with pytest.raises(ValueError, match="got only .pt files, which can run code .families/glm_130b.py says how to join"):
+            tinyplm.load(folder)
 
 
 @pytest.mark.parametrize(
