@@ -21,7 +21,8 @@ INCREMENT, ADAPTER, TOKENIZERS = (
 def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     """The folder with the config.json and the tensors of a model.
 
-    `folder` itself; of a training run its final model, else its best checkpoint, else its latest.
+    `folder` itself; of a run its final model, or best/ of finetune; else its best checkpoint, else
+    its latest.
     ValueError saying what is there instead: nothing, a run without a checkpoint or of several
     models, an incremental checkpoint, an adapter, a tokenizer alone.
     """
@@ -32,8 +33,9 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
         raise ValueError(f"{printable(path)}: {expected}, got none (no such folder)")
     if exists(path / "config.json"):
         return path
-    if exists(path / FINAL / "config.json"):
-        return path / FINAL
+    for result in (FINAL, BEST):
+        if exists(path / result / "config.json"):
+            return path / result
     for pointer in (BEST, LATEST):
         if (path / pointer).is_file():
             return _pointed(path, pointer)
@@ -70,4 +72,5 @@ def _pointed(path: Path, pointer: str) -> Path:
         raise mismatch(
             printable(path / pointer), "the name of a checkpoint folder", printable(name)
         )
-    return model_folder(folder) if exists(folder / INCREMENT) else folder
+    other = exists(folder / INCREMENT) or exists(folder / ADAPTER)
+    return model_folder(folder) if other else folder
