@@ -24,13 +24,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..files import printable
-from . import chat, check, compare, generate, pretrain, vectors
+from . import (
+    chat,
+    check,
+    compare,
+    distill,
+    dpo,
+    finetune,
+    generate,
+    grpo,
+    ppo,
+    pretrain,
+    reward,
+    sft,
+    vectors,
+)
 from .parser import Parser
 from .settings import resolve
 
 # {command: its module}; the first sentence of the module's docstring is the command's help
 COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
+    "finetune": finetune,
+    "sft": sft,
+    "reward": reward,
+    "dpo": dpo,
+    "ppo": ppo,
+    "grpo": grpo,
+    "distill": distill,
     "generate": generate,
     "chat": chat,
     "check": check,
