@@ -87,9 +87,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"teacher    {teacher}\nmodel      {student}")
     template = folder_template(teacher.files, teacher.text_tokenizer().named)
     if template is not None:
-        set_chat_format(student, template)
+        set_chat_format(student, template, add_tokens=True)
     models = (cast(CausalModel, teacher), cast(CausalModel, student))
-    parts: Sequence[Sequence[Any]]
+    parts: Any
     if data is None:
         parts = split_documents(documents, options.validation, options.seed)
     else:

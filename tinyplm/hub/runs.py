@@ -33,11 +33,12 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
         raise ValueError(f"{printable(path)}: {expected}, got none (no such folder)")
     if exists(path / "config.json"):
         return path
-    for result in (FINAL, BEST):
-        if exists(path / result / "config.json"):
-            return path / result
+    if exists(path / FINAL / "config.json"):
+        return path / FINAL
+    if exists(path / BEST / "config.json"):  # of finetune, whose best epoch is a folder
+        return path / BEST
     for pointer in (BEST, LATEST):
-        if (path / pointer).is_file():
+        if (path / pointer).is_file() and not exists(path / FINAL / ADAPTER):
             return _pointed(path, pointer)
     found = printable(path)
     if (path / INCREMENT).is_file():
