@@ -98,7 +98,18 @@ def test_a_backward(name):
 @pytest.mark.parametrize("name", families.KINDS)
 def test_token_outputs_and_caches(name):
     model = MODELS[name][0]
-    right = {**inputs_of(name), "targets": IDS, "temperature": 1.0, "chunk": 5, "entropy": True, "grad": True, "key": 1, **STACK}
+    prefix = {"prefix_lengths": [1, 2]} if name not in ("mistral", "gemma2", "gemma3_text") else {}
+    right = {
+        **inputs_of(name),
+        **prefix,
+        "targets": IDS,
+        "temperature": 1.0,
+        "chunk": 5,
+        "entropy": True,
+        "grad": True,
+        "key": 1,
+        **STACK,
+    }
     no_complaints(finished(model.token_outputs), right)
     _, backward = model.token_outputs(IDS, targets=IDS, entropy=True)
     for output in ("log_probs", "entropy", "hidden"):
