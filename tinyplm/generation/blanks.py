@@ -50,11 +50,17 @@ def check_fills(name: str, model: Any) -> None:
         other = "which predicts all masked tokens in one call, one at each mask"
     elif model.task != "causal_lm":
         other = "whose head has no vocabulary"
+    elif isinstance(model, CausalModel) and fills_blanks(model):
+        other = ""
     else:
-        reads = "which reads a text from left to right alone; generate continues one"
-        other = reads if model.config.position_rows is None else ""
+        other = "which reads a text from left to right alone; generate continues one"
     if other:
         raise mismatch(name, FILLERS, f"{model!r}, {other}")
+
+
+def fills_blanks(model: CausalModel) -> bool:
+    """Whether a decoder has two positions for each token, as blanks need."""
+    return model.task == "causal_lm" and model.config.position_rows is not None
 
 
 def blank_tokens(model: CausalModel) -> BlankTokens:

@@ -25,7 +25,7 @@ from ..align.learner import open_log
 from ..settings import TuningSettings
 from .freezing import joined, upper_part
 from .predict import outputs_and_loss
-from .samples import Samples, check_labelled, check_samples, training_batches
+from .samples import Samples, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 
@@ -56,7 +56,8 @@ def finetune(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Train a model with a head for labels; model.params become the best epoch's.
+    """Train a model with a head for labels, or a decoder by cloze (`cloze_classification`);
+    model.params become the best epoch's.
 
     Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
     workers and libraries give the same bits.  out/ gets log.jsonl and best/, a folder that tinyplm
@@ -68,7 +69,8 @@ def finetune(
     settings = TuningSettings.given(settings)
     check_out(out)
     _check(model, train, validation, settings)
-    run = _Run(model, train, validation, settings, None if out is None else Path(out), progress)
+    trained = train.model_for(model)
+    run = _Run(trained, train, validation, settings, None if out is None else Path(out), progress)
     try:
         while not run.finished():
             run.epoch()
@@ -81,9 +83,10 @@ def finetune(
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
-    check_labelled(model)
-    if settings.auxiliary and not hasattr(model.config, "SCORED"):
-        raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
+    if isinstance(train, Samples):
+        train.model_for(model)
+    if settings.auxiliary and not (hasattr(model.config, "SCORED") and model.task != "causal_lm"):
+        raise mismatch("auxiliary", f"0, since {model!r} has no score head", settings.auxiliary)
     for name, samples in (("training", train), ("validation", validation)):
         check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
