@@ -8,7 +8,7 @@
 
 All are ours and run in one process, one call each in turn, so a change in the machine's speed
 affects all alike.  Layers, width, heads, context and vocabulary are the same; feed-forward layers
-have the widths of examples/decoders.py.  Ratios are medians over rounds of the family's time over
+have the widths of cli/decoders.py.  Ratios are medians over rounds of the family's time over
 LLaMA's in the same round.  Windows are half the context.
 
 The second table trains Mistral at 2048 tokens with a window of 256 and with none, in two widths:
@@ -40,9 +40,8 @@ SHAPE, LONG_SHAPES = "4,256,4,128,16,2048", ["4,256,4,2048,1,2048", "4,128,2,204
 
 def shaped(name: str, shape: list[int], **changes: Any) -> Any:
     """A model of this family."""
-    from decoders import decoders, sized
-
     import tinyplm
+    from tinyplm.cli.decoders import decoders, sized
 
     L, D, H, T, _, V = shape
     module = decoders()[name]
@@ -107,7 +106,7 @@ def windows(shapes: list[list[int]], options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    from decoders import decoders
+    from tinyplm.cli.decoders import decoders
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = sorted(decoders())

@@ -34,7 +34,7 @@ def read_shape(text: str) -> list[int]:
 
 
 def feed_forward(D: int) -> int:
-    """LLaMA's F: 8/3 of the width, rounded up to a multiple of 16, as in examples/pretrain.py."""
+    """LLaMA's F: 8/3 of the width, rounded up to a multiple of 16, as in `tinyplm pretrain`."""
     return -(-8 * D // 3 // 16) * 16
 
 

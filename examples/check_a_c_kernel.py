@@ -17,9 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import Parser, start, whole
+from common import start
 
 from tinyplm.checks import CFunction, check
+from tinyplm.cli.parser import Parser, whole
 
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")

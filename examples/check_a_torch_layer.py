@@ -15,9 +15,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from common import Parser, start, whole
+from common import start
 
 from tinyplm.checks import check
+from tinyplm.cli.parser import Parser, whole
 
 try:
     import torch

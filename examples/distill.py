@@ -18,21 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import skills
-from common import (
-    POSITIVE,
-    Parser,
-    check_widths,
-    number,
-    over_seeds,
-    run_options,
-    save_plot,
-    spread,
-    start,
-    unused,
-    whole,
-)
-from decoders import small_llama
+from common import check_widths, run_options, start
 
+from tinyplm.cli.decoders import small_llama
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import over_seeds, save_plot, spread
+from tinyplm.cli.parser import POSITIVE, Parser, number, whole
 from tinyplm.tuning import DistillSettings, answer_loss, distill, text_sequences
 
 LENGTH = 64  # tokens per sequence

@@ -23,10 +23,13 @@ from typing import Any
 
 import numpy as np
 import skills
-from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
+from common import run_options, start
 from skills import CHAT, LETTERS, Sample
 
 from tinyplm import random
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import over_seeds, save_plot, spread
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tuning import DPOSettings, Pair, answered, conversation, dpo, rollouts, sft
 

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, one_of, run_options, save_plot, start, unused, whole
-from decoders import TITLES, decoders, sized
+from common import run_options, start
 
 import tinyplm
+from tinyplm.cli.decoders import TITLES, decoders, sized
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import Parser, one_of, whole
 from tinyplm.core import flatten
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack

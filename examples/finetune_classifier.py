@@ -36,25 +36,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    POSITIVE,
-    Parser,
-    bert_masking,
-    installed_minilm,
-    model_folder,
-    one_of,
-    run_options,
-    save_plot,
-    start,
-    unused,
-    whole,
-)
+from common import bert_masking, installed_minilm, run_options, start
 from docstrings import Example, balanced, examples, split
 
 import tinyplm
 from tinyplm import random
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import POSITIVE, Parser, one_of, whole
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
+from tinyplm.hub.runs import model_folder
 from tinyplm.layers.linear import linear
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.memory import keep_freed_memory

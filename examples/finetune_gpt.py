@@ -29,11 +29,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import POSITIVE, Parser, check_widths, number, one_of, run_options, start, unused, whole
-from decoders import sized
+from common import check_widths, run_options, start
 
 import tinyplm
 from tinyplm import random
+from tinyplm.cli.decoders import sized
+from tinyplm.cli.folders import unused
+from tinyplm.cli.parser import POSITIVE, Parser, number, one_of, whole
 from tinyplm.data.packing import pack
 from tinyplm.families import openai_gpt
 from tinyplm.memory import keep_freed_memory

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, one_of, start, whole
+from common import start
+
+from tinyplm.cli.parser import Parser, one_of, whole
 
 # the checkout, for tests/ and reference/
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -29,21 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    Parser,
-    check_widths,
-    number,
-    over_seeds,
-    run_options,
-    save_plot,
-    spread,
-    start,
-    unused,
-    whole,
-)
-from decoders import small_llama
+from common import check_widths, run_options, start
 
 from tinyplm import random
+from tinyplm.cli.decoders import small_llama
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import over_seeds, save_plot, spread
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.models.model import Model
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe import BPE

@@ -25,22 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    POSITIVE,
-    Parser,
-    number,
-    run_options,
-    save_plot,
-    start,
-    text_option,
-    unused,
-    whole,
-)
-from decoders import sized, small_llama
+from common import run_options, start, text_option
 from encoder_decoders import layout_of
 from encoder_decoders import sized as sized_t5
 
 import tinyplm
+from tinyplm.cli.decoders import sized, small_llama
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import POSITIVE, Parser, number, whole
 from tinyplm.data import corpus
 from tinyplm.data.corpus import deduplicate, read_texts, split_documents
 from tinyplm.data.packing import pack

@@ -20,9 +20,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Parser, save_plot, start, unused, whole
+from common import start
 
 import tinyplm
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import Parser, whole
 from tinyplm.families import deepseek_v2, deepseek_v3, gemma3_text, llama, mistral, qwen3_moe
 from tinyplm.layers.cache_size import cache_bytes, numbers_per_token
 from tinyplm.models.causal_lm import cache_layout

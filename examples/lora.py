@@ -24,8 +24,11 @@ from typing import Any
 
 import numpy as np
 import skills
-from common import Parser, number, one_of, run_options, save_plot, start, unused, whole
+from common import run_options, start
 
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import Parser, number, one_of, whole
 from tinyplm.core import flatten, unflatten
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tuning import SFTSettings, TokenSequence, answer_loss, lora_of, sft, text_sequences

@@ -27,10 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Parser, number, run_options, save_plot, start, unused, whole
-from decoders import sized
+from common import run_options, start
 
 import tinyplm
+from tinyplm.cli.decoders import sized
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
 from tinyplm.families import deepseek_v3

@@ -18,28 +18,22 @@ from pathlib import Path
 
 import numpy as np
 from common import (
-    POSITIVE,
     RESUMABLE,
-    SHARE,
-    WORKERS,
-    Parser,
     accuracies,
     bert_masking,
     command,
     finish,
     interval_options,
-    number,
-    one_of,
     run_or_resume,
     run_tokenizer,
-    show_files,
     start,
     text_option,
-    usable,
-    whole,
 )
 
 import tinyplm
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import show_run
+from tinyplm.cli.parser import POSITIVE, SHARE, WORKERS, Parser, number, one_of, whole
 from tinyplm.data import (
     IGNORED,
     deduplicate,
@@ -176,7 +170,7 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
         print(f"    {sentence}  {', '.join(fill(model, sentence)) or '(longer than --context)'}")
     drawn = plot(out / "log.jsonl", out / "loss.png")
     print()
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
     print(f"fine-tune  {command('finetune_classifier.py', '--model', folder)}")
 
 

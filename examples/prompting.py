@@ -27,9 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, run_options, save_plot, spread, start, unused, whole
-from decoders import small_llama
+from common import run_options, start
 
+from tinyplm.cli.decoders import small_llama
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot, spread
+from tinyplm.cli.parser import Parser, whole
 from tinyplm.data.packing import pack
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer

@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 import skills
-from common import Parser, number, run_options, save_plot, start, unused, whole
+from common import run_options, start
 from dpo import COURTESY, tune_both_manners
 from skills import LETTERS, Sample
 
 import tinyplm
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.config import labels
 from tinyplm.models.model import Model

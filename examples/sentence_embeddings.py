@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import Parser, columns, installed_minilm, start, usable, whole
+from common import installed_minilm, start
 
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import columns
+from tinyplm.cli.parser import Parser, whole
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
 from tinyplm.hub.tensors import read_safetensors, write_safetensors

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: a small language model learns to follow instructions.
 
     python examples/sft.py                                     # a few minutes on two cores
-    python examples/chat.py out-sft/final                      # then talk to it: "Reverse: c a d"
+    tinyplm chat --model out-sft                               # then talk to it: "Reverse: c a d"
     python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
 
 A LLaMA is pretrained for a minute on Python's documentation, then fine-tuned on the answers of
@@ -19,23 +19,16 @@ from typing import Any
 
 import numpy as np
 import skills
-from common import (
-    Parser,
-    command,
-    model_folder,
-    number,
-    one_of,
-    run_options,
-    save_plot,
-    start,
-    unused,
-    whole,
-)
+from common import run_options, start
 from skills import CHAT, TASKS, Sample
 
 import tinyplm
 from tinyplm.arguments import check_whole
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot, tinyplm_command
+from tinyplm.cli.parser import Parser, number, one_of, whole
 from tinyplm.data.corpus import default_corpus
+from tinyplm.hub.runs import model_folder
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers.chat.formats import folder_template
 from tinyplm.training.log import read
@@ -134,7 +127,7 @@ def main() -> None:
         model.check_causal()
         named = model.text_tokenizer().named
         template = folder_template(model.files, named) if options.data else None
-        set_chat_format(model, template or CHAT)
+        set_chat_format(model, template or CHAT, add_tokens=True)
     else:
         model, tokens = skills.new_model(seed=options.seed)
     print(f"model      {model}")
@@ -192,7 +185,7 @@ def main() -> None:
     print()
     save_plot(out / "sft.png", *([losses, bars] if tests else [losses]))
     print(f"model      {out / 'final'}")
-    print(f"talk       {command('chat.py', out / 'final')}")
+    print(f"talk       {tinyplm_command('chat', '--model', out)}")
 
 
 def parser() -> Parser:

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from decoders import small_llama
 
 from tinyplm import random
+from tinyplm.cli.decoders import small_llama
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
 from tinyplm.models.causal_model import CausalModel

@@ -25,24 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    Parser,
-    check_widths,
-    command,
-    model_folder,
-    number,
-    run_options,
-    save_plot,
-    start,
-    unused,
-    whole,
-)
-from decoders import small_llama
+from common import check_widths, run_options, start
 
 import tinyplm
+from tinyplm.cli.decoders import small_llama
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot, tinyplm_command
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
 from tinyplm.generation import DraftStatistics, expected_tokens
+from tinyplm.hub.runs import model_folder
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
@@ -151,7 +144,9 @@ def main() -> None:
     best = max(rows, key=lambda row: row[3])
     print(f"\nfastest: g = {best[0]}, {best[3]:.2f} times as fast as plain decoding here")
     if options.target is None:
-        print(f"try     {command('generate.py', out / 'target', '--draft', out / 'draft')}")
+        folders = ("--model", out / "target", "--draft", out / "draft")
+        line = tinyplm_command("generate", *folders)
+        print(f"try     {line}")
 
     def panel(axes: Any, columns: tuple[int, int], label: str) -> None:
         for column, style, name in zip(columns, ("o-", "s--"), ("measured", "expected")):

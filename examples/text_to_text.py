@@ -28,27 +28,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import (
-    POSITIVE,
-    RESUMABLE,
-    WORKERS,
-    Parser,
-    command,
-    finish,
-    interval_options,
-    one_of,
-    run_or_resume,
-    run_tokenizer,
-    show_files,
-    start,
-    usable,
-    whole,
-)
+from common import RESUMABLE, command, finish, interval_options, run_or_resume, run_tokenizer, start
 from docstrings import documented
 from encoder_decoders import SPECIAL, layout_of, sized, written
 
 import tinyplm
 from tinyplm import random
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import show_run
+from tinyplm.cli.parser import POSITIVE, WORKERS, Parser, one_of, whole
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import rouge, share_equal
 from tinyplm.files import sole_writer
@@ -315,7 +303,7 @@ def report(
     folder = out / "together"
     drawn = plot(folder / "log.jsonl", folder / "loss.png")
     print()
-    show_files(find(folder, "best"), folder, drawn)
+    show_run(find(folder, "best"), folder, drawn)
 
 
 def parser() -> Parser:

@@ -16,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import Parser, columns, one_of, save_plot, start, text_option, usable, whole
+from common import start, text_option
 
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import columns, save_plot
+from tinyplm.cli.parser import Parser, one_of, whole
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.tokenizers import RECIPES, Tokenizer
 from tinyplm.tokenizers.text.decoding import ByteLevel

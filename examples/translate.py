@@ -24,27 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    RESUMABLE,
-    WORKERS,
-    Parser,
-    command,
-    finish,
-    interval_options,
-    number,
-    run_or_resume,
-    run_tokenizer,
-    save_plot,
-    show_files,
-    start,
-    usable,
-    whole,
-)
+from common import RESUMABLE, command, finish, interval_options, run_or_resume, run_tokenizer, start
 from encoder_decoders import SPECIAL, layout_of, sized, written
 
 import tinyplm
 from tinyplm import random
 from tinyplm.checks import trace
+from tinyplm.cli.folders import usable
+from tinyplm.cli.output import save_plot, show_run
+from tinyplm.cli.parser import WORKERS, Parser, number, whole
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import corpus_bleu, share_equal
 from tinyplm.files import sole_writer
@@ -278,7 +266,7 @@ def report(
     print()
     attention(model, max(test[:20], key=lambda pair: len(pair[0])), out)
     drawn = plot(out / "log.jsonl", out / "loss.png")
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
 
 
 def attention(model: tinyplm.Model, pair: Pair, out: Path) -> None:

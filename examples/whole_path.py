@@ -10,7 +10,7 @@
                     problems have longer rows of letters
 
 The same held-out prompts are evaluated after each stage.  Each stage's folder loads in tinyplm and
-transformers; `python examples/chat.py out-path/4-grpo` talks to the last one.  Fine-tuning costs
+transformers; `tinyplm chat --model out-path/4-grpo` talks to the last one.  Fine-tuning costs
 some of the pretrained knowledge: the loss on text shows how much.
 """
 
@@ -22,12 +22,15 @@ from typing import Any
 
 import numpy as np
 import skills
-from common import Parser, command, run_options, save_plot, start, unused, whole
+from common import run_options, start
 from dpo import preference_pairs, rank, tune_both_manners
 from skills import LETTERS, Sample
 
 import tinyplm
 from tinyplm import random
+from tinyplm.cli.folders import unused
+from tinyplm.cli.output import save_plot, tinyplm_command
+from tinyplm.cli.parser import Parser, whole
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.training.log import read
 from tinyplm.tuning import (
@@ -177,7 +180,7 @@ def main() -> None:
     print()
     save_plot(out / "path.png", *panels, size=(16, 3.6))
     print(f"models     {', '.join(str(out / name) for name, _ in rows)}")
-    print(f"talk       {command('chat.py', out / '4-grpo')}")
+    print(f"talk       {tinyplm_command('chat', '--model', out / '4-grpo')}")
 
 
 def parser() -> Parser:

@@ -68,5 +68,5 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run("pretrain.py", "--steps", "6") -> scripts.Outcome, in this process."""
+    """run("pretrain", "--steps", "6") -> scripts.Outcome, in this process; see scripts.runner."""
     return scripts.runner(monkeypatch, capsys)

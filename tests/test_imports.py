@@ -17,6 +17,7 @@ ALLOWED = {
     "arguments": set(),
     "backend": set(),
     "files": set(),
+    "imported": set(),
     "shapes": {"backend"},
     "core": {"backend"},
     "memory": set(),
@@ -36,15 +37,16 @@ ALLOWED = {
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "families", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "objectives", "models"},
     "training": {"backend", "memory", "core", "random", "files", "data", "losses", "optim", "models", "hub"},
-    "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "objectives", "optim",
+    "tuning": {"backend", "memory", "core", "random", "files", "imported", "layers", "losses", "kernels", "data", "optim",
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "cli": {"checks", "hub"},
+    "cli": {"backend", "memory", "files", "imported", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families",
+            "hub", "generation", "training", "tuning", "losses"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
-THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
+THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2", "tomli"}
 # imported only when a user passes one of its functions
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),

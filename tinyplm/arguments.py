@@ -205,10 +205,14 @@ def check_path(name: str, value: Any) -> None:
         raise wrong(name, "a path", value)
 
 
-def check_out(value: Any) -> None:
-    """ValueError unless it can be the folder that a run writes into, or None."""
+def check_out(value: Any, resume: Any = False) -> None:
+    """ValueError unless it can be the folder that a run writes into, or None; resume: only with
+    one."""
     if value is not None:
         check_path("out", value)
+    check_flag("resume", resume)
+    if resume and value is None:
+        raise mismatch("resume", "False without out", resume)
 
 
 def check_takes(name: str, value: Any, *arguments: str) -> None:

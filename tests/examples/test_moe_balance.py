@@ -95,9 +95,9 @@ def test_a_signal_ends_it(run, tmp_path, texts, monkeypatch):
 def test_pretraining_a_family_with_experts(run, tmp_path, texts, family):
     out, quick = tmp_path / "out", ("--size", "tiny", "--steps", "4", "--context", "16", "--batch", "4", "--vocabulary", "300")
     more = ("--balance", "0.01", "--z-loss", "0.001", "--bias-rate", "0.25", "--samples", "1", "--micro-batch", "3")
-    outcome = run("pretrain.py", *quick, *more, "--family", family, "--text", *texts, "--out", str(out))
+    outcome = run("pretrain", *quick, *more, "--model", family, "--text", *texts, "--out", str(out))
     assert outcome.code == 0 and "Sample 1:" in outcome.out, outcome.err
     steps = [r for r in records(out) if "loss" in r]
     assert all(r["balance_loss"] > 0 and r["z_loss"] > 0 and max(r["load_max"]) >= 1 for r in steps)
-    resumed = run("pretrain.py", "--out", str(out), "--resume", "--bias-rate", "0.5")
+    resumed = run("pretrain", "--out", str(out), "--resume", "--bias-rate", "0.5")
     assert resumed.code != 0 and "--bias_rate was 0.25, now 0.5" in resumed.err

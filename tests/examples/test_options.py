@@ -17,10 +17,11 @@ import pytest
 import tinyplm
 from tests.families.test_gpt2 import tiny
 from tests.support.scripts import EXAMPLES, ROOT, load_example
+from tinyplm.cli import output
 from tinyplm.data import corpus
 from tinyplm.tokenizers import Tokenizer
 
-LIBRARIES = ("common", "decoders", "docstrings", "encoder_decoders", "skills")  # shared by examples
+LIBRARIES = ("common", "docstrings", "encoder_decoders", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)
 common = load_example("common")
 
@@ -209,23 +210,23 @@ def test_commands_name_this_python_as_it_would_be_typed(monkeypatch, tmp_path):
     python = environment / "python"
     python.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(sys, "argv", ["examples/pretrain.py"])
+    monkeypatch.setattr(sys, "argv", ["examples/sft.py"])
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.chdir(tmp_path / "a project")
-    assert common.command("chat.py", "my run") == ".venv/bin/python examples/chat.py 'my run'"
+    assert common.command("dpo.py", "my run") == ".venv/bin/python examples/dpo.py 'my run'"
     monkeypatch.chdir(environment)
-    assert shlex.split(common.command("chat.py", "out")) == ["python", "examples/chat.py", "out"]
+    assert shlex.split(common.command("dpo.py", "out")) == ["python", "examples/dpo.py", "out"]
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert common.command("chat.py", "out") == f"'{python}' examples/chat.py out"
+    assert common.command("dpo.py", "out") == f"'{python}' examples/dpo.py out"
     monkeypatch.setenv("PATH", str(environment))  # the environment is activated
-    assert common.command("chat.py", "out") == "python examples/chat.py out"
+    assert common.command("dpo.py", "out") == "python examples/dpo.py out"
 
 
 def test_a_range_is_that_of_several():
-    assert common.spread([0.7059]) == "70.6%" and common.over_seeds([4]) == "seed 4"
-    assert common.spread([1.0, 2.0], "{:.1f}") == "1.5 (1.0 to 2.0)"
-    assert common.over_seeds(range(3)) == "mean of 3 seeds (least to greatest)"
+    assert output.spread([0.7059]) == "70.6%" and output.over_seeds([4]) == "seed 4"
+    assert output.spread([1.0, 2.0], "{:.1f}") == "1.5 (1.0 to 2.0)"
+    assert output.over_seeds(range(3)) == "mean of 3 seeds (least to greatest)"
 
 
 def test_no_conclusion_is_printed_that_nothing_computed():

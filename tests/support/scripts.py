@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from tinyplm import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
@@ -26,7 +28,7 @@ def load_example(name: str) -> ModuleType:
     return module
 
 
-for shared in ("common", "decoders", "docstrings", "encoder_decoders"):  # imported by the examples
+for shared in ("common", "docstrings", "encoder_decoders"):  # imported by the examples
     sys.modules.setdefault(shared, load_example(shared))
 
 
@@ -34,6 +36,16 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def assert_one_line(outcome: Outcome, *words: str) -> None:
+    """Expects an error that a user can act on: not a traceback, not a success."""
+    assert outcome.code != 0, f"this should be refused:\n{outcome.out}"
+    lines = outcome.err.rstrip("\n").split("\n")
+    begin = ("error: ", "tinyplm: ")
+    assert len(lines) == 1 and lines[0].startswith(begin), f"expected one line, got:\n{outcome.err}"
+    for word in words:
+        assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
 
 
 def write_texts(folder: Path) -> list[str]:
@@ -52,18 +64,25 @@ def write_texts(folder: Path) -> list[str]:
 
 
 def shell(script: str, *arguments: str, cwd: Path) -> Outcome:
-    """Runs a script in its own process, from a folder other than the checkout."""
+    """Runs an example or a command in its own process, from a folder other than the checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run([sys.executable, str(ROOT / "examples" / script), *arguments], cwd=cwd, env=environment,
+    start = [str(ROOT / "examples" / script)] if script.endswith(".py") else ["-m", "tinyplm", script]
+    done = subprocess.run([sys.executable, *start, *arguments], cwd=cwd, env=environment,
                           stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=300)  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
-    """Runs scripts in this process, which saves the startup time: run("pretrain.py", "--steps", "6") -> Outcome."""
+    """Runs examples and commands in this process, which saves the startup time.
+
+    run("pretrain_bert.py", "--steps", "6") or run("pretrain", "--steps", "6") -> Outcome
+    """
 
     def run(script: str, *arguments: str) -> Outcome:
         capsys.readouterr()
+        if not script.endswith(".py"):
+            code = cli.main([script, *map(str, arguments)])
+            return Outcome(code, *capsys.readouterr())
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", [script, *arguments])
             patch.setattr(sys, "path", list(sys.path))

@@ -122,7 +122,7 @@ def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path,
     out = str(tmp_path / "a run")
 
     def pretrain(*arguments: str) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "examples/pretrain.py", *arguments], cwd=ROOT, text=True,
+        return subprocess.Popen([sys.executable, "-m", "tinyplm", "pretrain", *arguments], cwd=ROOT, text=True,
                                 env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE)  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path,
     last = printed.splitlines()[-1]
     step = int(find(Path(out)).name[5:])
     begin = f"stopped    by {number.name} after step {step} of 200; resume with: "
-    assert last.startswith(begin) and last.endswith(f" examples/pretrain.py --out '{out}' --resume")
+    assert last.startswith(begin) and last.endswith(f"tinyplm pretrain --out '{out}' --resume")
     assert "Validation, " not in printed
     if number != SIGNALS[0]:
         return  # what is saved does not depend on the signal (see above), and the command is the same

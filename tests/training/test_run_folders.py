@@ -23,7 +23,7 @@ from tinyplm.tuning.adapters.files import FACTS, TENSORS
 from tinyplm.tuning.adapters.lora import load_lora, lora_parameters, save_lora
 from tinyplm.tuning.adapters.prefix import check_prefix, load_prefix, save_prefix
 from tinyplm.tuning.adapters.soft_prompt import load_rows, save_rows
-from tinyplm.tuning.align.learner import Journal
+from tinyplm.tuning.align.journal import Journal
 
 
 @pytest.fixture(scope="module")

@@ -8,35 +8,21 @@ from __future__ import annotations
 
 import argparse
 
+from .parser import Parser
 
-def add(parser: argparse.ArgumentParser) -> None:
+
+def add(parser: Parser) -> None:
+    text = "A file: a trace from tinyplm.checks.save_trace, or .safetensors or .npz arrays."
     for name in ("a", "b"):
-        parser.add_argument(
-            name,
-            metavar=name.upper(),
-            help="A file: a trace from tinyplm.checks.save_trace, or .safetensors or .npz arrays.",
-        )
-    parser.add_argument(
-        "--model",
-        metavar="FOLDER",
-        help="The folder of the very model that A is a trace of: the first difference is then "
-        "explained by known alternatives. Default: no explanation.",
-    )
-    parser.add_argument(
-        "--dtype",
-        metavar="NAME",
-        help="The dtype whose rounding may explain a difference. Default: that of the arrays.",
-    )
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="Compare only the names that both have, instead of refusing missing ones.",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="Print every array, not only those that differ.",
-    )
+        parser.option(name, None, text, needed=True, metavar=name.upper())
+    text = "The folder of the very model that A is a trace of: the first difference is then "
+    text += "explained by known alternatives."
+    parser.option("--model", None, text, metavar="FOLDER", shown="no explanation")
+    text = "The dtype whose rounding may explain a difference."
+    parser.option("--dtype", None, text, metavar="NAME", shown="that of the arrays")
+    text = "Compare only the names that both have, instead of refusing missing ones."
+    parser.flag("--partial", text)
+    parser.flag("--all", "Print every array, not only those that differ.")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,28 +6,19 @@ tinyplm vectors --out vectors --component rmsnorm
 from __future__ import annotations
 
 import argparse
+from typing import Any
+
+from .parser import Parser
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="The folder to write into.")
-    parser.add_argument(
-        "--component",
-        action="append",
-        metavar="NAME",
-        help="A component to write; may be repeated.  By default all of them.",
-    )
-    parser.add_argument(
-        "--family",
-        action="append",
-        metavar="NAME",
-        help="A family of models to write; may be repeated.  By default all of them.",
-    )
-    parser.add_argument(
-        "--dtype",
-        action="append",
-        metavar="DTYPE",
-        help="A dtype to write; may be repeated.  By default all of them.",
-    )
+def add(parser: Parser) -> None:
+    option = parser.option
+    option("--out", None, "The folder to write into.", needed=True, metavar="DIR")
+    every: dict[str, Any] = {"action": "append", "shown": "all of them"}
+    option("--component", None, "A component to write; may be repeated.", metavar="NAME", **every)
+    text = "A family of models to write; may be repeated."
+    option("--family", None, text, metavar="NAME", **every)
+    option("--dtype", None, "A dtype to write; may be repeated.", metavar="DTYPE", **every)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -33,11 +33,9 @@ from ..families import family as find_family
 from ..files import (
     LARGEST_SETTINGS,
     check_links,
-    exists,
     printable,
     read_bytes,
     read_json,
-    read_text,
     replaced,
     write_json,
 )
@@ -54,6 +52,7 @@ from . import heads
 from .generation_config import GENERATION, check_generation, read_generation
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .quantized import READERS, HubTensor
+from .runs import model_folder
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
 
@@ -159,8 +158,9 @@ def load(
 ) -> Model:
     """The model in a folder, with its tokenizer and generation settings if present.
 
-    The folder has config.json and model.safetensors (or shards with their index).  Of a Gemma 3
-    that also sees images, the text model is read (text_part.py).
+    The folder has config.json and model.safetensors (or shards with their index); of a training
+    run it stands for the model that the run made (see runs.model_folder).  Of a Gemma 3 that also
+    sees images, the text model is read (text_part.py).
     task: as for `create`, instead of the task of the file's architecture. Parameters of
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.
@@ -173,7 +173,7 @@ def load(
     before anything large is allocated.
     An unsupported tokenizer is a warning: model.tokenizer is None, and `save` copies its files.
     """
-    folder = _folder(folder)
+    folder = model_folder(folder)
     check_device(device)
     check_key("key", key)
     dtype = None if dtype is None else check_dtype(dtype)
@@ -237,22 +237,6 @@ def load(
         level = 3  # the caller of known_arguments
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=level)
     return model
-
-
-def _folder(folder: str | os.PathLike) -> Path:
-    """The path of a model folder; ValueError if there is something else."""
-    check_path("folder", folder)
-    folder = Path(folder)
-    if not (exists(folder) and folder.is_dir()):
-        expected = "expected a model folder, as on the hub (nothing is downloaded)"
-        raise ValueError(f"{printable(folder)}: {expected}, got none (no such folder)")
-    if not exists(folder / "config.json") and (folder / "latest").is_file():
-        newest = read_text(folder / "latest", largest=1000).strip()
-        given = "a folder of checkpoints"
-        raise mismatch(
-            printable(folder), f"a model folder, such as {printable(folder / newest)}", given
-        )
-    return folder
 
 
 def _labelled(config: Any, labels: Iterable[str]) -> Any:

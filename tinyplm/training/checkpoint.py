@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..arguments import check_number, check_path, check_whole, mismatch, shown
-from ..backend import to_device, to_host
+from ..backend import array_module, to_device, to_host
 from ..core import flatten
 from ..files import printable, read_text, replaced
 from ..models.model import Model
 from ..optim import Optimizer
 from . import environment, folders, incremental
 from .folders import OPTIMIZER, read_trainer
+from .monitor import improves
 from .settings import Settings
+from .step import NonFiniteError
 
 # settings that older runs do not have, with values that change nothing
 LATER = {
@@ -46,6 +48,17 @@ class State:
     improved_loss: float | None = None  # the last improvement by settings.min_improvement or more
     waited: int = 0  # evaluations since that improvement
     signal: int | None = None  # that interrupted this call; not saved
+
+    def judge(self, loss: float, least: float) -> bool:
+        """Note a validation loss, of which `least` is an improvement; True if it is the best."""
+        better = self.best_loss is None or loss < self.best_loss
+        if better:
+            self.best_step, self.best_loss = self.step, loss
+        if improves(loss, self.improved_loss, least):
+            self.improved_loss, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return better
 
     def saved(self) -> dict[str, Any]:
         """The fields stored in trainer.json."""
@@ -109,6 +122,27 @@ def save(
     point(out / "latest", folder.name)
     point_best(out, state)
     return folder
+
+
+def check_values(optimizer: Optimizer, step: int) -> None:
+    """NonFiniteError for parameters that are not finite, which must not be saved."""
+    values = optimizer.values.buffer
+    if not bool(array_module(values).isfinite(values).all()):
+        expected = "finite numbers after the update, got NaN or infinity"
+        raise NonFiniteError(f"step {step}: parameters: expected {expected}")
+
+
+def unwritable(error: OSError, out: Path, step: int) -> SaveError:
+    """The SaveError for an OSError while writing into a run's folder."""
+    what = f"{error.filename or out}: cannot be written ({error.strerror or error})"
+    return SaveError(f"{what} after step {step}; {last_good(out)}")
+
+
+def last_good(out: Path) -> str:
+    """Where to resume from, for the message of an error."""
+    if not (out / "latest").exists():
+        return "no checkpoint has been saved"
+    return f"the last good checkpoint is {find(out)}"
 
 
 def point(file: Path, name: str) -> None:
@@ -266,6 +300,21 @@ def prune(out: Path, state: State, keep: int) -> None:
     for step in reversed(earlier):  # increments before their bases
         if f"step-{step}" not in names:
             folders.remove(out / f"step-{step}")
+
+
+def tidy(out: Path, state: State, keep: int, *, best: bool = True) -> None:
+    """Repair `out` after a crash: put it into the state of a clean stop at this step.
+
+    best: the file `best` names the best checkpoint.
+    """
+    if state.step:
+        prune(out, state, keep)  # first: the disk may be full
+        if not (out / "latest").exists():
+            point(out / "latest", f"step-{state.step}")
+        if best:
+            point_best(out, state)
+    elif (out / "log.jsonl").exists():  # killed before its first checkpoint was complete
+        folders.remove_temporaries(out)
 
 
 def _base(folder: Path) -> str | None:

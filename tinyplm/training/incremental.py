@@ -23,6 +23,7 @@ from ..arguments import check_path, mismatch, shown
 from ..backend import to_host
 from ..core import flatten
 from ..files import printable, write_json
+from ..hub.runs import INCREMENT as FILE
 from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
 from .folders import (
@@ -38,7 +39,6 @@ from .folders import (
 )
 
 BLOCK = 1024  # elements
-FILE = "increment.safetensors"
 
 
 def base_of_next(out: Path, latest: str, full_every: int) -> tuple[str, int] | None:
@@ -84,12 +84,18 @@ def write(
     write_json(folder / TRAINER, {**trainer, "increment": increment})
 
 
+def full_folder(folder: Path) -> Path:
+    """The folder itself or, of an increment, its base: a model folder that can be loaded."""
+    increment = read_trainer(folder).get("increment")
+    return folder if increment is None else folder.parent / increment["base"]
+
+
 def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     """(model on the host, moments, contents of trainer.json) of a full folder or an increment."""
-    trainer = read_trainer(folder)
-    if "increment" not in trainer:
+    trainer, full = read_trainer(folder), full_folder(folder)
+    if full == folder:
         return read_full(folder)
-    model, moments, _ = read_full(folder.parent / trainer["increment"]["base"])
+    model, moments, _ = read_full(full)
     parts, _ = read_safetensors(folder / FILE)
     tensors = _tensors(model, moments)
     for name in _changed(parts, tensors, printable(folder / FILE)):

@@ -11,19 +11,19 @@ import numpy as np
 
 from .. import random
 from ..arguments import check_flag, check_path, mismatch, wrong
-from ..backend import array_module, is_host
+from ..backend import is_host
 from ..files import sole_writer
 from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
 from ..models.routed_model import RoutedModel
 from ..optim import Optimizer
-from . import checkpoint, folders
-from .checkpoint import SaveError, State
+from . import checkpoint
+from .checkpoint import State, check_values, last_good, unwritable
 from .environment import workers_note
 from .expert_load import ExpertLoad, check_router_weights, load_record
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
-from .monitor import Monitor, improves
+from .monitor import Monitor
 from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
 from .settings import Settings, optimizer_of
 from .step import NonFiniteError, check_finite, update
@@ -74,7 +74,7 @@ def train(
         try:
             held.enter_context(sole_writer(out))
         except OSError as error:
-            raise _unwritable(error, out, 0) from error
+            raise unwritable(error, out, 0) from error
         return _train(model, training, validation, settings, data, out, resume, progress)
 
 
@@ -105,7 +105,7 @@ def _train(
     give_back_freed_memory()  # that of the original parameters
     run = None
     try:
-        _tidy(out, state, settings)
+        checkpoint.tidy(out, state, settings.keep)
         run = _Run(model, optimizer, settings, state, out, data, validation, progress)
         if run.out_of_patience():
             notes.append(f"nothing to do: no improvement in the last {state.waited} evaluations")
@@ -118,9 +118,9 @@ def _train(
             run.stop()
         state.signal = interrupt.signal
     except NonFiniteError as error:
-        raise NonFiniteError(f"{error}; {_last_good(out)}") from None
+        raise NonFiniteError(f"{error}; {last_good(out)}") from None
     except OSError as error:
-        raise _unwritable(error, out, state.step) from error
+        raise unwritable(error, out, state.step) from error
     finally:
         if run is not None:
             run.close()
@@ -168,28 +168,6 @@ def _check(
     check_corpus(training, settings)
     data = checkpoint.fingerprint(training, validation)
     return CausalSamples(training, settings), CausalValidation(validation, settings), data
-
-
-def _tidy(out: Path, state: State, settings: Settings) -> None:
-    """Repair `out` after a crash: put it into the state of a clean stop at this step."""
-    if state.step:
-        checkpoint.prune(out, state, settings.keep)  # first: the disk may be full
-        if not (out / "latest").exists():
-            checkpoint.point(out / "latest", f"step-{state.step}")
-        checkpoint.point_best(out, state)
-    elif (out / "log.jsonl").exists():  # killed before its first checkpoint was complete
-        folders.remove_temporaries(out)
-
-
-def _unwritable(error: OSError, out: Path, step: int) -> SaveError:
-    what = f"{error.filename or out}: cannot be written ({error.strerror or error})"
-    return SaveError(f"{what} after step {step}; {_last_good(out)}")
-
-
-def _last_good(out: Path) -> str:
-    if not (out / "latest").exists():
-        return "no checkpoint has been saved"
-    return f"the last good checkpoint is {checkpoint.find(out)}"
 
 
 class _Run:
@@ -294,13 +272,7 @@ class _Run:
         self.log.write(step=state.step, validation_loss=loss, **counts)
         losses = f"validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}"
         self.progress.say(f"step {state.step}: {losses}")
-        better = state.best_loss is None or loss < state.best_loss
-        if better:
-            state.best_step, state.best_loss = state.step, loss
-        if improves(loss, state.improved_loss, self.settings.min_improvement):
-            state.improved_loss, state.waited = loss, 0
-        else:
-            state.waited += 1
+        better = state.judge(loss, self.settings.min_improvement)
         if self.out_of_patience():
             least = f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more"
             waited = f"no improvement in {state.waited} evaluations on {least}"
@@ -310,10 +282,8 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint, unless the parameters are not finite.  A run's last one is full."""
-        state, settings, values = self.state, self.settings, self.optimizer.values.buffer
-        if not bool(array_module(values).isfinite(values).all()):
-            expected = "finite numbers after the update, got NaN or infinity"
-            raise NonFiniteError(f"step {state.step}: parameters: expected {expected}")
+        state, settings = self.state, self.settings
+        check_values(self.optimizer, state.step)
         self.log.sync()
         parts = (self.out, self.model, self.optimizer, state, settings, self.data)
         checkpoint.save(*parts, full=self.finished())

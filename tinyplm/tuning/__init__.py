@@ -1,11 +1,13 @@
 """Tuning: every stage after pretraining.
 
 finetuning  models with a head for labels, on labelled texts
-align       sft, reward models, PPO, DPO, GRPO, distillation
+align       sft, reward models, PPO, DPO, KTO, GRPO, distillation
 adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen model
 prompts     classification and few-shot prompting by text alone
 data        records, conversations and preference pairs as token sequences
 settings    TuningSettings for finetune, RecipeSettings for the recipes of align
+run_folder  the folder of a run: its checkpoints, and resuming from them
+identity    what a resumed run must be given again, as facts and hashes
 """
 
 from .adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
@@ -14,13 +16,16 @@ from .adapters.soft_prompt import SoftPrompted, continuation, load_rows, save_ro
 from .align.distill import DistillSettings, distill, sampled_answers, text_sequences
 from .align.dpo import DPOSettings, dpo
 from .align.grpo import GRPOSettings, grpo
-from .align.learner import Journal, Learner, token_log_probs
+from .align.journal import Journal
+from .align.kto import KTOSettings, kto
+from .align.learner import Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
 from .align.reward import RewardResult, RewardSettings, pair_scores, reward, score
 from .align.rollouts import Rollouts, rollouts
-from .align.rules import text_reward
+from .align.rules import parse_rule, record_reward, text_reward, weighted
 from .align.sft import SFTSettings, answer_loss, sft
+from .data.chat_format import set_chat_format, with_tokens
 from .data.conversations import (
     conversation,
     conversations,
@@ -28,10 +33,10 @@ from .data.conversations import (
     preference,
     preferences,
     prompt_ids,
-    set_chat_format,
 )
+from .data.feedback import Feedback, feedback
 from .data.pairs import Pair
-from .data.records import check_records, read_records, write_records
+from .data.records import check_records, kind_of, read_records, split, write_records
 from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
@@ -50,10 +55,12 @@ __all__ = [
     "Cloze",
     "DPOSettings",
     "DistillSettings",
+    "Feedback",
     "FewShot",
     "FinetuneResult",
     "GRPOSettings",
     "Journal",
+    "KTOSettings",
     "Learner",
     "PPOResult",
     "PPOSettings",
@@ -81,9 +88,12 @@ __all__ = [
     "conversations",
     "distill",
     "dpo",
+    "feedback",
     "finetune",
     "grpo",
     "instruction_messages",
+    "kind_of",
+    "kto",
     "label_probabilities",
     "load_lora",
     "load_prefix",
@@ -95,6 +105,7 @@ __all__ = [
     "model_reward",
     "multiple_choice",
     "pair_scores",
+    "parse_rule",
     "plain",
     "ppo",
     "predict",
@@ -104,6 +115,7 @@ __all__ = [
     "prefix_of",
     "prompt_ids",
     "read_records",
+    "record_reward",
     "reward",
     "rollouts",
     "sampled_answers",
@@ -114,11 +126,14 @@ __all__ = [
     "set_chat_format",
     "sft",
     "soft_prompt",
+    "split",
     "tagging",
     "text_reward",
     "text_sequences",
     "token_log_probs",
+    "weighted",
     "with_delimiters",
     "with_prefix",
+    "with_tokens",
     "write_records",
 ]

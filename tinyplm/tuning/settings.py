@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..arguments import check_flag, check_number, check_text, check_whole, wrong
 from ..optim.schedule import learning_rate, warmup_linear
@@ -13,7 +13,27 @@ S = TypeVar("S", bound="_Settings")
 
 
 class _Settings:
-    """What both kinds of settings share."""
+    """What both kinds of settings share.
+
+    save_every    updates (or rounds) between checkpoints
+    save_minutes  also save when this long has passed since the last save
+    keep          periodic checkpoints kept, besides the best
+    FREE          what may differ when a run is resumed: what is saved or evaluated and when to stop
+                  change none of its numbers, other workers or checkpointing only the last bits
+    """
+
+    save_every: int | None
+    save_minutes: float | None
+    keep: int
+
+    FREE: ClassVar[tuple[str, ...]] = (
+        *("workers", "checkpointing", "save_every", "save_minutes", "keep", "patience"),
+    )
+
+    def _check_saving(self) -> None:
+        check_whole("save_every", self.save_every, 1, or_none=True)
+        check_number("save_minutes", self.save_minutes, least=0, or_none=True)
+        check_whole("keep", self.keep, 1)
 
     @classmethod
     def given(cls: type[S], settings: Any) -> S:
@@ -47,9 +67,13 @@ class TuningSettings(_Settings):
     seed: int = 0
     workers: int = 1  # threads that share a batch
     checkpointing: int = 0  # see core.stack
+    save_every: int | None = None  # also save within an epoch; None: only after each
+    save_minutes: float | None = None
+    keep: int = 2
 
     def __post_init__(self) -> None:
         check_common(self)
+        self._check_saving()
         check_whole("epochs", self.epochs, 1)
         check_whole("patience", self.patience, 1, or_none=True)
         check_whole("trained_layers", self.trained_layers, or_none=True)
@@ -91,9 +115,13 @@ class RecipeSettings(_Settings):
     seed: int = 0
     workers: int = 1  # threads that share a batch
     checkpointing: int = 0  # see core.stack
+    save_every: int | None = None  # None: a fifth of the steps
+    save_minutes: float | None = None
+    keep: int = 2
 
     def __post_init__(self) -> None:
         check_common(self)
+        self._check_saving()
         check_whole("steps", self.steps, 1)
         check_whole("warmup", self.warmup)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.samples, or_none=True)
@@ -119,11 +147,21 @@ class RecipeSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedSettings(RecipeSettings):
-    """evaluate_every  steps between evaluations on the validation samples, which also precede the
-    first step and follow the last; None: only these"""
+    """evaluate_every   steps between evaluations on the validation samples, which also precede the
+                     first step and follow the last; None: only these
+    patience         evaluations without improvement of the validation loss before stopping; None:
+                     never stop
+    min_improvement  what counts as one
+    """
 
     evaluate_every: int | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+
+    FREE: ClassVar[tuple[str, ...]] = (*_Settings.FREE, "evaluate_every", "min_improvement")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
+        check_whole("patience", self.patience, 1, or_none=True)
+        check_number("min_improvement", self.min_improvement, least=0)

@@ -16,7 +16,8 @@ from tinyplm.training.log import Progress
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError
-from tinyplm.tuning.align.learner import Journal, Learner, token_log_probs
+from tinyplm.tuning.align.journal import Journal
+from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, sft
 from tinyplm.tuning.data.sequences import TokenSequence, answered, check_sequences, sequence_arrays
 from tinyplm.tuning.finetuning.classes import classification

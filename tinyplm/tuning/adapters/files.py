@@ -12,9 +12,10 @@ from ...arguments import check_path, mismatch, wrong
 from ...backend import array_module, to_device
 from ...core import Tree, flatten
 from ...files import exists, printable, read_json, write_json
+from ...hub.runs import ADAPTER as FACTS
 from ...hub.tensors import read_safetensors, write_safetensors
 
-TENSORS, FACTS = "adapter.safetensors", "adapter.json"
+TENSORS = "adapter.safetensors"
 
 
 def save_adapter(theta: Tree, folder: str | os.PathLike, facts: dict[str, Any]) -> None:

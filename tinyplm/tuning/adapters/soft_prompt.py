@@ -155,6 +155,7 @@ def soft_prompt(
     ids: Sequence[int] | None = None,
     validation: Sequence[TokenSequence] = (),
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> tuple[SoftPrompted, Result]:
     """Train rows for a task: (the model behind them, sft's result); the model does not change.
@@ -176,7 +177,8 @@ def soft_prompt(
     if rows.shape[0] + longest > model.config.context:
         most = model.config.context - rows.shape[0]
         raise mismatch("sequences", f"at most {most} places behind {rows.shape[0]} rows", longest)
-    result = sft(prompted, sequences, settings, validation=validation, out=out, progress=progress)
+    options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
+    result = sft(prompted, sequences, settings, validation=validation, **options)
     return prompted, result
 
 

@@ -2,6 +2,8 @@
 
     loss = a CE(student, text) + (1 - a) T^2 KL(teacher || student),   means over tokens that count
 
+or another divergence (losses/distillation.py).
+
 With the teacher's own answers as the text (DeepSeek-AI 2025, sec. 2.4), use sampled_answers and
 tuning.align.sft.
 """
@@ -18,7 +20,7 @@ import numpy as np
 
 from ...arguments import (
     as_ids,
-    check_flag,
+    check_choice,
     check_function,
     check_number,
     check_out,
@@ -30,6 +32,7 @@ from ...arguments import (
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...kernels.distillation import vocabulary_distillation
+from ...losses.distillation import DIVERGENCES
 from ...models.causal_lm import INFERENCE, vocabulary_head
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
@@ -38,7 +41,8 @@ from ...models.protocol import Arrays, OutputOptions
 from ...models.routed import causal_body
 from ..data.sequences import TokenSequence, check_sequences
 from ..settings import EvaluatedSettings
-from .learner import Journal, Learner
+from .journal import Journal
+from .learner import Learner
 from .recipe import Result, check_vocabulary, run_steps
 from .rollouts import rollouts
 from .sft import answer_loss, batch_of
@@ -47,18 +51,22 @@ from .sft import answer_loss, batch_of
 @dataclasses.dataclass(frozen=True)
 class DistillSettings(EvaluatedSettings):
     """temperature  T of both distributions
-    reverse      KL(student || teacher) instead of KL(teacher || student)
+    divergence   "forward", KL(teacher || student); "reverse", KL(student || teacher); or
+                 "jensen-shannon", which is bounded and lies between both (GKD)
+    beta         the teacher's share of the mixture in Jensen-Shannon's divergence
     hard         the share a of the cross-entropy on the text; 1: no teacher is asked
     """
 
     temperature: float = 2.0
-    reverse: bool = False
+    divergence: str = "forward"
+    beta: float = 0.5
     hard: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("temperature", self.temperature, above=0)
-        check_flag("reverse", self.reverse)
+        check_choice("divergence", self.divergence, DIVERGENCES)
+        check_number("beta", self.beta, above=0, below=1)
         check_number("hard", self.hard, least=0, most=1)
 
 
@@ -71,20 +79,21 @@ def distill(
     *,
     validation: Sequence[TokenSequence] = (),
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
     """Train a student on sequences with a teacher; student.params are then those of the last step.
 
-    The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence,
-    in the direction trained).  The result's validation is {step: nats per token of the text}.
+    The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence
+    trained with).  The result's validation is {step: nats per token of the text}.
     ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss
     or gradient that is not finite; on any error student.params do not change.
     """
     settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
-    check_out(out)
+    check_out(out, resume)
     context = min(student.config.context, teacher.config.context)
     limits = {"context": context, "vocabulary": student.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
@@ -100,12 +109,15 @@ def distill(
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
     judge, shown = evaluate if len(validation) else None, ("loss", "hard", "kl")
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"teacher": teacher, "sequences": sequences, "validation": validation}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
-    student.params = learner.model.params
-    return Result(journal.history, learner.theta, losses)
+    if journal.complete:
+        student.params = learner.model.params
+    return Result(journal.history, learner.theta, losses, signal=journal.signal)
 
 
 def mixture(settings: DistillSettings) -> Callable:
@@ -158,7 +170,8 @@ class Student(CausalModel):
                 cap=cap,
                 teacher_cap=config.logit_cap,
                 temperature=settings.temperature,
-                reverse=settings.reverse,
+                divergence=settings.divergence,
+                beta=settings.beta,
                 weights=(t != IGNORED).astype(x.dtype),
                 total=total,
             )

@@ -10,32 +10,29 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ... import random
-from ...arguments import check_whole, mismatch, wrong
+from ...arguments import check_whole, wrong
 from ...backend import array_module, to_device, to_host
 from ...core import Rows, StackOptions, Tree, flatten, map_shards
 from ...families import shapes_of
-from ...files import sole_writer, write_json
 from ...hub import folders as hub
+from ...hub.tensors import write_safetensors
 from ...memory import keep_freed_memory
 from ...models.causal_model import CausalModel
 from ...models.model import Model
 from ...models.protocol import LossOptions, OutputOptions, Trainable
 from ...training.expert_load import parts_of
-from ...training.folders import new_folder
-from ...training.log import Log, Progress
 from ...training.settings import optimizer_of
 from ...training.step import NonFiniteError, add_gradients, check_finite
 from ..adapters.files import save_adapter
+from ..run_folder import EXTRA
 from ..settings import RecipeSettings
-
-LOG, FINAL, FACTS = "log.jsonl", "final", "recipe.json"
 
 # loss(outputs, extra, part) -> values, backward.
 # outputs: the model's for some samples of the batch; extra: the tree of other trained parameters,
@@ -84,6 +81,8 @@ class Learner:
         self.optimizer = optimizer_of(trained, settings)
         self.key = random.key(settings.seed)
         self.done = 0  # updates
+        self.given = {"model": model, "transform": getattr(transform, "facts", None)}
+        self.given["theta"] = theta  # all this, the same again on resume
         self._given = flatten(model.params)
         self.model: Any = model.with_params(None)  # of the same class
         self._renew()
@@ -98,6 +97,11 @@ class Learner:
         else:
             self.model.params, self._back = self.transform(trained["model"])
 
+    def resume(self) -> None:
+        """Go on from the parameters and the number of updates that the optimiser now has."""
+        self.done = self.optimizer.t
+        self._renew()
+
     @property
     def has_names(self) -> bool:
         """Whether the parameters are those of the model's family, and so have names in a file."""
@@ -106,6 +110,22 @@ class Learner:
             return False
         shapes = shapes_of(model.family, model.config, model.task)
         return flatten(model.params).keys() == flatten(shapes).keys()
+
+    def save(self, folder: Path, *, result: bool = False) -> None:
+        """Write what is trained into a folder: the model or, of a transform and of a model whose
+        parameters have no names in a file (a prefix), the adapter (see tuning.adapters.files); and
+        other parameters (extra.safetensors).
+
+        result: what a run leaves instead, the model and the adapter, without the others.
+        """
+        adapted = self.transform is not None or not self.has_names
+        if adapted:
+            source = self.model if self.transform is None else self.transform
+            save_adapter(self.theta, folder, getattr(source, "facts", {}))
+        if self.has_names and (result or not adapted):
+            hub.save(self.model, folder)
+        if self.extra is not None and not result:
+            write_safetensors(folder / EXTRA, flatten(to_host(self.extra)))
 
     @property
     def theta(self) -> Tree:
@@ -261,74 +281,6 @@ def token_log_probs(
                 whole[place : place + len(a), : a.shape[1]] = a
             place += len(a)
     return {name: a.reshape(shape) for name, a in found.items()}
-
-
-def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
-    """The log of a new run in `out`, which is locked until open_things are closed.
-
-    ValueError if another process writes there, or if `out` already has a log or a folder `result`.
-    """
-    with ExitStack() as opened:
-        opened.enter_context(sole_writer(out))
-        if (out / LOG).exists() or (out / result).exists():
-            raise mismatch(out, "a folder without a run", "one with a run: choose another folder")
-        log = Log(out / LOG)
-        opened.callback(log.close)
-        open_things.push(opened.pop_all())
-    return log
-
-
-class Journal:
-    """What a recipe writes: out/log.jsonl, a progress bar, and at the end the folder out/final."""
-
-    def __init__(self, out: str | Path | None, steps: int, *, progress: bool = True) -> None:
-        self.out = None if out is None else Path(out)
-        self.log, self.open = None, ExitStack()
-        if self.out is not None:
-            self.log = open_log(self.open, self.out, FINAL)
-        self.progress = Progress(steps, 0, show=progress)
-        self.history: list[dict[str, float]] = []
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.progress.close()
-        self.open.close()
-
-    def record(
-        self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)
-    ) -> None:
-        """Log the values of one step, counted from 1, and show some of them.
-
-        NonFiniteError for a value that is not finite, which is not written.
-        """
-        check_finite(step - 1, values)
-        self.history.append({"step": step, **values})
-        if self.log is not None:
-            self.log.write(step=step, **values)
-        self.progress.update(1, {name: f"{values[name]:.3g}" for name in shown if name in values})
-
-    def write(self, **record: Any) -> None:
-        """An extra line of the log, such as an evaluation; it must have `step`."""
-        if self.log is not None:
-            self.log.write(**record)
-
-    def finish(self, learner: Learner, **facts: Any) -> None:
-        """Save out/final: the model, what a transform learned (tuning.adapters), and recipe.json.
-
-        The folder appears atomically.  For a model whose parameters have no names in a file (a
-        prefix) only the adapter is saved.
-        """
-        if self.out is None:
-            return
-        with new_folder(self.out / FINAL) as folder:
-            if learner.transform is not None or not learner.has_names:
-                source = learner.model if learner.transform is None else learner.transform
-                save_adapter(learner.theta, folder, getattr(source, "facts", {}))
-            if learner.has_names:
-                hub.save(learner.model, folder)
-            write_json(folder / FACTS, {"settings": dataclasses.asdict(learner.settings), **facts})
 
 
 def _flat(part: dict[str, dict]) -> tuple[dict[str, Any], dict | None, tuple[int, ...]]:

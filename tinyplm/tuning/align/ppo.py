@@ -28,11 +28,19 @@ from ...losses.advantages import adaptive_kl, gae, kl_rewards, whiten
 from ...models.causal_model import CausalModel
 from ...models.model import Model, check_decoder
 from ..data.sequences import answered
-from .learner import Journal, Learner, Loss, token_log_probs
+from .journal import Journal
+from .learner import Learner, Loss, token_log_probs
 from .recipe import Result, check_reference
 from .reward import check_reward_model, score
 from .rollouts import Rollouts, answer_mask
-from .rounds import Reward, RolloutSettings, round_prompts, run_rounds, update_on_minibatches
+from .rounds import (
+    Reward,
+    RolloutSettings,
+    reward_facts,
+    round_prompts,
+    run_rounds,
+    update_on_minibatches,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +99,7 @@ def ppo(
     value: Tree = None,
     stop_ids: Sequence[int] | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -111,32 +120,36 @@ def ppo(
     """
     settings = PPOSettings.given(settings)
     check_decoder("model", model)
-    check_out(out)
+    check_out(out, resume)
     reference = check_reference(model, reference)
     checked = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     head = value_head(model, value)
     options = {"extra": head, "updates": settings.updates}
     learner = Learner(model, settings, transform=transform, theta=theta, **options)
-    beta = settings.beta
 
     def update(drawn: Rollouts, rewards: dict[str, np.ndarray], key: int) -> dict[str, float]:
-        nonlocal beta
+        beta = journal.kept.get("beta", settings.beta)
         batch, record = experience(learner, reference, drawn, rewards["reward"], beta)
         values = update_on_minibatches(learner, batch, loss_of, key=key)
         if settings.kl_target is not None:
             target = {"target": settings.kl_target, "horizon": settings.kl_horizon}
             beta = adaptive_kl(beta, kl=record["kl"], **target, samples=len(drawn))
+            journal.kept["beta"] = float(beta)
         return {**{name: float(a.mean()) for name, a in rewards.items()}, **record, **values}
 
     def loss_of(part: dict) -> Loss:
         return ppo_loss(settings, float(part["weights"].sum()))
 
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"prompts": checked, "reference": reference, "value": head}
+    data |= {"stop_ids": stop_ids, **reward_facts(reward)}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         run_rounds(learner, journal, checked, reward, update, stop_ids=stop_ids)
         head = tree_map(lambda a: a.copy(), learner.extra)
         journal.finish(learner)
-    model.params = learner.model.params
-    return PPOResult(journal.history, learner.theta, value=head)
+    if journal.complete:
+        model.params = learner.model.params
+    return PPOResult(journal.history, learner.theta, value=head, signal=journal.signal)
 
 
 def value_head(model: CausalModel, value: Tree = None) -> Tree:

@@ -13,9 +13,9 @@ from ...arguments import mismatch
 from ...core import Tree
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
-from ...training.step import check_finite
 from ..data.sequences import batch_numbers
-from .learner import Journal, Learner
+from .journal import Journal
+from .learner import Learner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Result:
     """history     the values of each step, or of each round of rollouts
     theta       the trained parameters of the transform; without one, the model's parameters
     validation  {step: values}, from step 0 on; {} without validation samples
+    signal      the number of the signal that ended the run before its last step; None: it is whole
     """
 
     history: list[dict[str, float]]
     theta: Tree
     validation: dict[int, Any] = dataclasses.field(default_factory=dict)
+    signal: int | None = dataclasses.field(default=None, kw_only=True)
 
 
 def run_steps(
@@ -46,26 +48,20 @@ def run_steps(
     settings.evaluate_every steps and after the last.  Returns these values by step.
     """
     settings: Any = learner.settings
-    found: dict[int, dict[str, float]] = {}
-    order = random.fold(random.key(settings.seed), 0)
+    found, order = journal.validation, random.fold(random.key(settings.seed), 0)
 
     def validate() -> None:
-        if evaluate is None or learner.done in found:
-            return
-        found[learner.done] = values = evaluate(learner.model)
-        named = {f"validation_{name}": value for name, value in values.items()}
-        check_finite(learner.done - 1, named)
-        journal.write(step=learner.done, **named)
-        text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        journal.progress.say(f"step {learner.done}: validation {text}")
+        if evaluate is not None and journal.state.step not in found:
+            journal.judge(evaluate(learner.model))
 
-    validate()
-    for step in range(settings.steps):
+    if journal.state.step == 0:
+        validate()
+    for step in journal.steps():
         values = update(batch_numbers(count, settings.batch_size, step, key=order))
         journal.record(step + 1, values, shown=shown)
-        if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
+        every = settings.evaluate_every or settings.steps
+        if (step + 1) % every == 0 or step + 1 == settings.steps:
             validate()
-    validate()
     return found
 
 

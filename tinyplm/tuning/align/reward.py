@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from ...models.model import Model, check_model
 from ..data.pairs import Pair, check_every_pair, check_pairs
 from ..data.sequences import TokenSequence, check_every
 from ..settings import EvaluatedSettings
-from .learner import Journal, Learner, Loss
+from .journal import Journal
+from .learner import Learner, Loss
 from .recipe import Result, run_steps
 
 
@@ -48,6 +50,7 @@ def reward(
     margins: Sequence[float] = (),
     validation: Sequence[Pair] = (),
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -63,7 +66,7 @@ def reward(
     """
     settings = RewardSettings.given(settings)
     check_reward_model(model)
-    check_out(out)
+    check_out(out, resume)
     check_list("margins", margins, "a number for each pair")
     # the score reads the last token too, which no other token has to predict
     limits = {"context": model.config.context - 1, "vocabulary": model.config.vocab_size}
@@ -86,13 +89,18 @@ def reward(
         return pair_scores(model, validation, workers=settings.workers)
 
     judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"pairs": pairs, "margins": margins, "validation": validation}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(pairs), update, judge, shown=shown)
-        scores = score(learner.model, [s for p in pairs for s in p], workers=settings.workers)
-        offset = -float(scores.mean())
+        offset = journal.facts.get("offset", 0.0)  # of a run that had been finished
+        if journal.complete and not journal.finished:
+            scores = score(learner.model, [s for p in pairs for s in p], workers=settings.workers)
+            offset = -float(scores.mean())
         journal.finish(learner, validation=found, offset=offset)
-    model.params = learner.model.params
-    return RewardResult(journal.history, learner.theta, found, offset)
+    if journal.complete:
+        model.params = learner.model.params
+    return RewardResult(journal.history, learner.theta, found, offset, signal=journal.signal)
 
 
 def reward_loss(pairs: int) -> Loss:

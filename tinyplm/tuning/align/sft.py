@@ -23,7 +23,8 @@ from ...training.expert_load import check_router_weights
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
-from .learner import Batch, Journal, Learner, Loss, token_log_probs
+from .journal import Journal
+from .learner import Batch, Learner, Loss, token_log_probs
 from .recipe import Result, run_steps
 
 
@@ -52,6 +53,7 @@ def sft(
     *,
     validation: Sequence[TokenSequence] = (),
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     transform: Callable | None = None,
     theta: Tree = None,
@@ -60,15 +62,24 @@ def sft(
 
     transform, theta: train theta, and compute the parameters from it (see adapters.lora.lora_of).
     Each epoch visits every sequence once.  The same seed, workers and libraries give the same bits.
-    out/ gets log.jsonl and final/, a folder that loads; without `out` nothing is written.
+    out/ gets log.jsonl, the checkpoints step-N/ with `latest` and `best` naming one each (see
+    tuning.run_folder), and at the end final/, a folder that loads; without `out` nothing is
+    written.
+    resume: go on from out/latest, with the model, settings and data of the start (see the settings'
+    FREE for what may differ; other differences are refused by name).  However a run ended, a
+    resumed one is bit-identical in parameters, moments, log and final/.  A run killed before its
+    first checkpoint starts anew; one that has ended returns at once.
+    SIGINT and SIGTERM end a run with `out` after the current step, with a checkpoint; model.params
+    are then unchanged and result.signal is the signal's number.  A second signal acts at once.
     The result's validation is {step: nats per answer token}.
     ValueError for sequences the model cannot read; NonFiniteError for a non-finite loss or
-    gradient; on any error model.params stay unchanged.
+    gradient and SaveError for a full disk, both naming the last good checkpoint; on any error
+    model.params stay unchanged.
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)
     check_router_weights(settings, isinstance(model, RoutedModel), model)
-    check_out(out)
+    check_out(out, resume)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
     check_sequences(validation, **limits, name="validation sequence")
@@ -88,12 +99,15 @@ def sft(
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
     judge, shown = evaluate if len(validation) else None, ("loss", "gradient_norm")
-    with Journal(out, settings.steps, progress=progress) as journal:
+    data = {"sequences": sequences, "validation": validation}
+    run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(rows or sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
-    model.params = learner.model.params
-    return Result(journal.history, learner.theta, losses)
+    if journal.complete:
+        model.params = learner.model.params
+    return Result(journal.history, learner.theta, losses, signal=journal.signal)
 
 
 def batch_of(sequences: Sequence[TokenSequence]) -> tuple[Batch, int]:

@@ -1,15 +1,15 @@
-"""Shared by examples: a small configuration of any decoder, from a few numbers; a small LLaMA."""
+"""A small config of any family of decoders, from a few numbers; a small LLaMA."""
 
 from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-import tinyplm
-from tinyplm.families import FAMILIES, architectures, family, llama
-from tinyplm.models.causal_model import CausalModel
-from tinyplm.tokenizers import Tokenizer
+from ..families import FAMILIES, architectures, family, llama
+from ..hub import create
+from ..models.causal_model import CausalModel
+from ..tokenizers import Tokenizer
 
 TITLES = {
     "baichuan": "Baichuan",
@@ -137,6 +137,6 @@ def small_llama(
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = tinyplm.create("llama", config, key=key)
+    model = cast(CausalModel, create("llama", config, key=key))
     model.tokenizer = tokenizer
     return model

@@ -19,7 +19,7 @@ from tinyplm.tokenizers.chat.formats import (
     TEMPLATES,
     encode,
 )
-from tinyplm.tuning.data.conversations import set_chat_format
+from tinyplm.tuning.data.chat_format import set_chat_format
 
 ROOT = Path(__file__).parents[2]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -1,12 +1,12 @@
-"""Sample text from any saved model, from examples/pretrain.py or transformers.
+"""Sample text from any saved model: a folder as on the hub, or the run that made it.
 
-    python examples/generate.py out/step-1200 --prompt "Return the" --samples 3
-    python examples/generate.py out --prompt "def " "class " --temperature 0
-    python examples/generate.py out --prompt "def " --stop "\\n\\n" --show-log-probabilities
-    python examples/generate.py out --prompt "def " --beams 4 --samples 2
-    python examples/generate.py out-speculative/target --draft out-speculative/draft --prompt "def "
-    python examples/generate.py out-later --draft modules    # of pretrain.py --multi-token 1
-    python examples/generate.py out-translate --prompt "the old teacher helps the cat ." --beams 4
+    tinyplm generate --model out --prompt "Return the" --samples 3
+    tinyplm generate --model out --prompt "def " "class " --temperature 0
+    tinyplm generate --model out --prompt "def " --stop "\\n\\n" --show-log-probabilities
+    tinyplm generate --model out --prompt "def " --beams 4 --samples 2
+    tinyplm generate --model out-speculative/target --draft out-speculative/draft --prompt "def "
+    tinyplm generate --model out-later --draft modules    # of pretrain --multi-token 1
+    tinyplm generate --model out-translate --prompt "the old teacher helps the cat ." --beams 4
 
 What an encoder-decoder writes for a prompt is printed below it. Its prompts may contain special
 tokens, such as <extra_id_0> or <mask>.
@@ -17,92 +17,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 
-from common import Parser, model_folder, number, one_of, start, whole
-
-import tinyplm
-from tinyplm.generation import Continuation, DraftStatistics, beam_search, stream
-from tinyplm.generation.state import check_generates
-from tinyplm.memory import keep_freed_memory
-from tinyplm.models.seq2seq_model import Seq2SeqModel
-from tinyplm.training import incremental
+from ..generation import Continuation, DraftStatistics, beam_search, stream
+from ..memory import keep_freed_memory
+from ..models.model import Model
+from ..models.seq2seq_model import Seq2SeqModel
+from .parser import Parser, whole
+from .sampling import open_writer, sampling, sampling_options
 
 
-def sampling_options(parser: Parser) -> None:
-    """The folder and the sampling options, shared with examples/chat.py."""
-    help = "Model folder with config.json, weights and tokenizer.json, or the --out of a run."
-    parser.add_argument("folder", help=help)
-    parser.option(
-        "--temperature",
-        0.8,
-        "Sampling temperature; 0 always takes the most probable token.",
-        number(least=0.0),
-    )
-    parser.option(
-        "--top-k", None, "Sample from the N most probable tokens only.", whole(1), shown="from all"
-    )
-    parser.option(
-        "--top-p",
-        0.95,
-        "Sample from the most probable tokens that make up this probability.",
-        number(above=0.0, most=1.0),
-    )
-    parser.option(
-        "--min-p",
-        None,
-        "Sample from tokens with at least this fraction of the highest probability.",
-        number(least=0.0, most=1.0),
-        shown="from all",
-    )
-    parser.option(
-        "--repetition-penalty",
-        1.0,
-        "Values above 1 make tokens that have occurred less probable.",
-        number(above=0.0),
-    )
-    parser.option(
-        "--no-repeat-ngram",
-        None,
-        "Never repeat a sequence of N tokens.",
-        whole(1),
-        shown="no limit",
-    )
-    parser.option("--seed", 0, "Random seed; the same seed gives the same texts.", whole())
-    parser.option("--device", "cpu", "Device: cpu or gpu.", one_of("cpu", "gpu"))
-    parser.option(
-        "--dtype",
-        "float32",
-        "Data type: float32, float64, or float16, which is slow on a CPU.",
-        one_of("float32", "float64", "float16"),
-    )
-
-
-def sampling(options: argparse.Namespace) -> dict:
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram")
-    return {name: getattr(options, name) for name in names}
-
-
-def load(
-    options: argparse.Namespace, name: str = "model", folder: str = "", task: str | None = None
-) -> tinyplm.Model:
-    """The model of a folder; of a run, the best checkpoint, or the latest before any evaluation."""
-    path = model_folder(folder or options.folder)
-    if (path / incremental.FILE).is_file():
-        raise ValueError(
-            f"{path}: expected a full checkpoint, got an incremental one; to convert it, call "
-            f"tinyplm.training.incremental.replay({str(path)!r}, FOLDER)"
-        )
-    with warnings.catch_warnings():
-        # a missing tokenizer is reported by text_tokenizer()
-        warnings.simplefilter("ignore", UserWarning)
-        model = tinyplm.load(path, task=task, dtype=options.dtype, device=options.device)
-    check_generates(name, model)
-    return model.for_decoding()
-
-
-def parser() -> Parser:
-    parser = Parser(__doc__)
+def add(parser: Parser) -> None:
+    sampling_options(parser)
+    parser.section("texts")
     parser.option(
         "--prompt", [""], "Texts to continue.", nargs="+", shown="the start of a document"
     )
@@ -142,11 +68,9 @@ def parser() -> Parser:
     parser.flag(
         "--show-log-probabilities", "Also show each token with its log-probability in nats."
     )
-    sampling_options(parser)
-    return parser
 
 
-def encoded(model: tinyplm.Model, prompt: str) -> list[int]:
+def encoded(model: Model, prompt: str) -> list[int]:
     """The ids of a text to continue; for an encoder-decoder, those of a whole source."""
     tokenizer = model.text_tokenizer()
     if isinstance(model, Seq2SeqModel):
@@ -154,12 +78,12 @@ def encoded(model: tinyplm.Model, prompt: str) -> list[int]:
     return tokenizer.prompt(prompt)
 
 
-def shown(model: tinyplm.Model, prompt: str) -> str:
+def shown(model: Model, prompt: str) -> str:
     """What is printed before a new text: it continues a prompt, but only answers a source."""
     return f"{prompt}\n" if isinstance(model, Seq2SeqModel) else prompt
 
 
-def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Namespace) -> None:
+def search(model: Model, prompts: list[list[int]], options: argparse.Namespace) -> None:
     """The most probable texts of each prompt, with their log-probabilities if asked for."""
     if options.stop:
         raise ValueError("--stop: expected none with --beams, which end at the model's end tokens")
@@ -179,11 +103,10 @@ def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Nam
             print(f"{text.log_probability:>10.4f}  total, {text.score:.4f} a token\n")
 
 
-def main() -> None:
-    options = parser().options()
+def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     own = options.draft == "modules"
-    model = load(options, task="multi_token_lm" if own else None)
+    model = open_writer(options.model, options, task="multi_token_lm" if own else None)
     tokenizer = model.text_tokenizer()
     prompts = [encoded(model, prompt) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, and so starts one too
@@ -203,7 +126,7 @@ def main() -> None:
     ends, counts = model.end_ids(), DraftStatistics()
     draft = options.draft
     if not (draft is None or own):
-        draft = load(options, "draft", draft)
+        draft = open_writer(draft, options, option="draft")
     begin_time = time.perf_counter()
     texts = [
         Continuation(n, [], [], "") for n in range(len(prompts)) for _ in range(options.samples)
@@ -240,7 +163,3 @@ def main() -> None:
         print(f"{accepted}, {counts.tokens_per_pass:.2f} tokens per pass", file=sys.stderr)
     count = sum(len(text.ids) for text in texts)
     print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} per second", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    start(main)

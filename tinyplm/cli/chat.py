@@ -1,9 +1,8 @@
 """Chat in the terminal with any chat model, or let a plain language model continue your text.
 
-    python examples/chat.py path/to/a/chat/model                 # the folder's own chat template
-    python examples/chat.py path/to/a/chat/model --template chatml --system "Answer in one
-    sentence."
-    python examples/chat.py out                                  # plain text continuation
+    tinyplm chat --model path/to/a/chat/model                 # the folder's own chat template
+    tinyplm chat --model out-sft --template chatml --system "Answer in one sentence."
+    tinyplm chat --model out                                  # plain text continuation
 
 /new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer.  Answers are streamed token by
 token, followed by the tokens per second.  Earlier turns stay in the key/value cache as long as they
@@ -16,14 +15,13 @@ import argparse
 import sys
 import time
 
-from common import Parser, one_of, start, whole
-from generate import load, sampling, sampling_options
-
-import tinyplm
-from tinyplm.generation import Memory, stream
-from tinyplm.memory import keep_freed_memory
-from tinyplm.models.model import check_decoder
-from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
+from ..generation import Memory, stream
+from ..memory import keep_freed_memory
+from ..models.language_model import LanguageModel
+from ..models.model import check_decoder
+from ..tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
+from .parser import Parser, one_of, whole
+from .sampling import open_writer, sampling, sampling_options
 
 KEYS = "/new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer"
 
@@ -32,7 +30,7 @@ class Chat:
     """A conversation in a chat format."""
 
     def __init__(
-        self, model: tinyplm.Model, template: Template, system: str | None, room: int
+        self, model: LanguageModel, template: Template, system: str | None, room: int
     ) -> None:
         self.tokenizer, self.template, self.room = model.text_tokenizer(), template, room
         self.system = [] if system is None else [{"role": "system", "content": system}]
@@ -74,9 +72,10 @@ class Chat:
 class Text:
     """A plain text that user and model write in turn."""
 
-    def __init__(self, model: tinyplm.Model, room: int) -> None:
+    def __init__(self, model: LanguageModel, room: int) -> None:
         self.tokenizer, self.room = model.text_tokenizer(), room
-        self.stop_ids, self.stop_strings = model.end_ids(), []
+        self.stop_ids = model.end_ids()
+        self.stop_strings: list[str] = []
         self.ids: list[int] = []
         self.asked: list[int] = []
 
@@ -93,7 +92,7 @@ class Text:
 
 
 def answer(
-    model: tinyplm.Model,
+    model: LanguageModel,
     talk: Chat | Text,
     said: str,
     memory: Memory,
@@ -129,8 +128,10 @@ def answer(
     print(f"[{len(ids)} tokens, the first after {first - begin:.2f} s{speed}]", file=sys.stderr)
 
 
-def parser() -> Parser:
-    parser = Parser(__doc__, epilog=f"In the chat: {KEYS}.")
+def add(parser: Parser) -> None:
+    parser.epilog = f"In the chat: {KEYS}."
+    sampling_options(parser)
+    parser.section("chat")
     parser.option(
         "--template",
         None,
@@ -146,15 +147,12 @@ def parser() -> Parser:
         whole(1),
         shown="256, at most half the context",
     )
-    sampling_options(parser)
-    return parser
 
 
-def main() -> None:
-    options = parser().options()
+def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
-    model = load(options)
-    check_decoder("model", model)
+    model = open_writer(options.model, options)
+    check_decoder("--model", model)
     model.text_tokenizer()
     context = model.config.context
     if options.tokens is None:
@@ -197,7 +195,3 @@ def main() -> None:
             except ValueError as error:  # in this message; the conversation continues
                 print(f"error: {error}", file=sys.stderr)
             turn += 1
-
-
-if __name__ == "__main__":
-    start(main)

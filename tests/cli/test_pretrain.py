@@ -1,4 +1,4 @@
-"""The example scripts as a user runs them: full runs, restarts, invalid input, interruptions."""
+"""tinyplm pretrain as a user runs it: full runs, restarts, invalid input, interruptions."""
 
 from __future__ import annotations
 
@@ -11,21 +11,12 @@ import pytest
 
 import tinyplm
 from tests.laws import equal
-from tests.support.scripts import Outcome, shell
-from tinyplm.data import packing
+from tests.support.scripts import Outcome, assert_one_line, shell
+from tinyplm.cli import corpus
 from tinyplm.training import loop
 
 QUICK = ("--size", "tiny", "--steps", "6", "--context", "16", "--batch", "4", "--vocabulary", "300", "--lr", "0.002")
 FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transformers loads
-
-
-def assert_one_line(outcome: Outcome, *words: str) -> None:
-    """Expects an error that a user can act on: not a traceback, not a success."""
-    assert outcome.code != 0, f"this should be refused:\n{outcome.out}"
-    lines = outcome.err.rstrip("\n").split("\n")
-    assert len(lines) == 1 and lines[0].startswith("error: "), f"expected one line, got:\n{outcome.err}"
-    for word in words:
-        assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
 
 
 def assert_report(outcome: Outcome) -> None:
@@ -42,7 +33,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def finished(tmp_path_factory, texts) -> tuple[Path, Outcome]:
     """A finished full run, in its own process.  Tests that change it must copy it."""
     cwd = tmp_path_factory.mktemp("finished")
-    return cwd / "out", shell("pretrain.py", *QUICK, "--text", *texts, "--out", "out", cwd=cwd)
+    return cwd / "out", shell("pretrain", *QUICK, "--text", *texts, "--out", "out", cwd=cwd)
 
 
 @pytest.fixture
@@ -74,12 +65,12 @@ def test_pretraining_tells_its_whole_story(finished):
 
 def test_a_second_run_does_not_overwrite_the_first(finished, run, texts):
     before = snapshot(finished[0])
-    assert_one_line(run("pretrain.py", *QUICK, "--text", *texts, "--out", str(finished[0])), "--resume")
+    assert_one_line(run("pretrain", *QUICK, "--text", *texts, "--out", str(finished[0])), "--resume")
     assert snapshot(finished[0]) == before
 
 
 def test_resuming_a_finished_run_prints_the_report_again(copied, finished, run):
-    outcome = run("pretrain.py", "--out", str(copied), "--resume")
+    outcome = run("pretrain", "--out", str(copied), "--resume")
     assert_report(outcome)
     table, samples = (o.out[o.out.index("Validation,") : o.out.index("\nmodel      ", o.out.index("Validation,"))]
                       for o in (finished[1], outcome))  # fmt: skip
@@ -89,15 +80,15 @@ def test_resuming_a_finished_run_prints_the_report_again(copied, finished, run):
 
 @pytest.mark.parametrize("options", [("--batch", "1"), ("--micro-batch", "1"), ("--batch", "4", "--micro-batch", "3")])
 def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, options):
-    outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--samples", "0", *options)
+    outcome = run("pretrain", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--samples", "0", *options)
     assert_report(outcome)
     assert "Sample" not in outcome.out
 
 
 def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts):
     out = tmp_path / "out"
-    options = ("--family", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
-    outcome = run("pretrain.py", *QUICK, "--text", *texts, *options)
+    options = ("--model", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
+    outcome = run("pretrain", *QUICK, "--text", *texts, *options)
     assert outcome.code == 0 and "DeepSeek-V3, " in outcome.out and "Sample 1:" in outcome.out, outcome.err
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(0 < r["multi_token_loss"] < r["loss"] / 0.3 for r in records if "loss" in r)
@@ -106,7 +97,7 @@ def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts)
     shutil.rmtree(out / "step-6")
     for pointer in ("latest", "best"):
         (out / pointer).write_text("step-5\n")
-    assert run("pretrain.py", "--out", str(out), "--resume").code == 0
+    assert run("pretrain", "--out", str(out), "--resume").code == 0
     assert equal(tinyplm.load(out / "step-6", task="multi_token_lm").params, whole.params)
 
 
@@ -141,11 +132,11 @@ WRONG = {
     "never full": (("--full-every", "0"), "got 0"),
     "no patience": (("--patience", "0"), "got 0"),
     "improvement": (("--min-improvement", "-0.1"), "got -0.1"),
-    "balance": (("--family", "mixtral", "--balance", "-1"), "got -1"),
+    "balance": (("--model", "mixtral", "--balance", "-1"), "got -1"),
     "balance of no experts": (("--balance", "0.1"), "0, since GPT-2 has no losses of routers"),
     "z-loss of no experts": (("--z-loss", "0.1"), "0, since GPT-2 has no losses of routers"),
     "bias rate": (("--bias-rate", "-1"), "got -1"),
-    "modules": (("--family", "deepseek_v3", "--multi-token", "-1"), "got -1"),
+    "modules": (("--model", "deepseek_v3", "--multi-token", "-1"), "got -1"),
     "no modules": (("--multi-token", "1"), "0, since GPT-2 has no modules for later tokens, got 1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
@@ -162,29 +153,29 @@ def test_wrong_input_is_one_line_and_leaves_nothing_in_the_way(run, tmp_path, te
     Path("small.txt").write_text("One short line.\n\n<|endoftext|>\n\nAnother one.\n")
     options, word = WRONG[name]
     good = [*QUICK, "--text", *texts, "--out", "out", "--samples", "0"]
-    assert_one_line(run("pretrain.py", *good, *options), word)
+    assert_one_line(run("pretrain", *good, *options), word)
     assert not Path("out/latest").exists() and not list(tmp_path.glob("out/step-*"))
     if Path("out").exists():  # most errors come before any work
-        assert_report(run("pretrain.py", *good))
+        assert_report(run("pretrain", *good))
 
 
 def test_a_process_of_its_own_ends_in_one_line_too(tmp_path, texts):
-    assert_one_line(shell("pretrain.py", *QUICK, "--text", *texts, "--lr", "-1", cwd=tmp_path), "-1")
+    assert_one_line(shell("pretrain", *QUICK, "--text", *texts, "--lr", "-1", cwd=tmp_path), "-1")
 
 
 def test_out_that_is_a_file_is_one_line_and_stays(run, tmp_path, texts):
     file = tmp_path / "file"
     file.write_text("precious")
     for options in ((*QUICK, "--text", *texts), ("--resume",)):
-        assert_one_line(run("pretrain.py", *options, "--out", str(file)), "file")
+        assert_one_line(run("pretrain", *options, "--out", str(file)), "file")
     assert file.read_text() == "precious"
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_learning_rate_that_blows_up_is_one_line_at_the_end(run, tmp_path, texts):
-    outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--lr", "1e30", "--warmup", "0")
+    outcome = run("pretrain", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--lr", "1e30", "--warmup", "0")
     assert outcome.code != 0 and "Traceback" not in outcome.err
-    assert outcome.err.rstrip().splitlines()[-1].startswith("error: step ")
+    assert outcome.err.rstrip().splitlines()[-1].startswith("tinyplm: step ")
 
 
 # --------------------------------------------------------------------------------------------------------------- resume
@@ -194,27 +185,32 @@ def test_a_run_that_was_broken_off_before_its_first_checkpoint_starts_at_step_0(
     for path in [*copied.glob("step-*"), copied / "latest", copied / "best", copied / "log.jsonl", copied / "loss.png"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     assert (copied / "run.json").exists() and (copied / "train.npy").exists()
-    assert_report(run("pretrain.py", "--out", str(copied), "--resume"))
+    assert_report(run("pretrain", "--out", str(copied), "--resume"))
     assert (copied / "latest").read_text().strip() == "step-6"
     assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
-def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_not_resumed_with_the_first_ones_options(
+def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_resumed_with_its_own_options(
     copied, run, texts, monkeypatch
 ):
     for path in [*copied.glob("step-*"), copied / "latest", copied / "best"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert run("pretrain.py", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
-    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "expected a run to resume")
+        patch.setattr(corpus, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run("pretrain", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
+    resumed = run("pretrain", "--out", str(copied), "--resume", "--samples", "0")
+    assert_report(resumed)
+    whole = run("pretrain", *QUICK, "--text", texts[1], "--out", str(copied.with_name("whole")), "--samples", "0")
+    assert whole.code == 0
+    one, other = (out / "step-6/model.safetensors" for out in (copied, copied.with_name("whole")))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_run_that_was_broken_off_goes_on_from_the_last_checkpoint(copied, finished, run):
     shutil.rmtree(copied / "step-6")
     for pointer in ("latest", "best"):
         (copied / pointer).write_text("step-5\n")
-    assert_report(run("pretrain.py", "--out", str(copied), "--resume"))
+    assert_report(run("pretrain", "--out", str(copied), "--resume"))
     assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
@@ -230,10 +226,10 @@ def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, f
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "update", interrupted)
-        outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"))
+        outcome = run("pretrain", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"))
     assert outcome.code != 0 and "Traceback" not in outcome.err and "--resume" in outcome.err
     assert len(done) == updates and (tmp_path / "out/latest").exists() == (updates > 0)
-    assert_report(run("pretrain.py", "--out", str(tmp_path / "out"), "--resume", "--samples", "0"))
+    assert_report(run("pretrain", "--out", str(tmp_path / "out"), "--resume", "--samples", "0"))
     whole, resumed = (out / "step-6/model.safetensors" for out in (finished[0], tmp_path / "out"))
     assert whole.read_bytes() == resumed.read_bytes()
 
@@ -241,24 +237,24 @@ def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, f
 def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(run, tmp_path, texts, finished):
     out = tmp_path / "out"
     options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")
-    stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
+    stopped = run("pretrain", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
     assert_report(stopped)
     assert "step 4: stopping early, no improvement" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
-    resumed = run("pretrain.py", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
+    resumed = run("pretrain", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
     assert_report(resumed)
     assert (out / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
 def test_resume_names_what_is_not_as_it_was(copied, run):
     before = snapshot(copied)
-    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume", "--lr", "0.1"), "--lr was 0.002, now 0.1")
-    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume", "--batch", "8"), "--batch was 4, now 8")
+    assert_one_line(run("pretrain", "--out", str(copied), "--resume", "--lr", "0.1"), "--lr was 0.002, now 0.1")
+    assert_one_line(run("pretrain", "--out", str(copied), "--resume", "--batch", "8"), "--batch was 4, now 8")
     assert snapshot(copied) == before, "a refused resume changed files"
 
 
 def test_resume_of_nothing_says_so(run, tmp_path):
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "expected a run to resume")
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "expected a run to resume")
+    assert_one_line(run("pretrain", "--out", str(tmp_path), "--resume"), "expected a run to resume")
+    assert_one_line(run("pretrain", "--out", str(tmp_path / "missing"), "--resume"), "expected a run to resume")
     assert not (tmp_path / "missing").exists()
 
 
@@ -266,7 +262,7 @@ def test_resume_of_nothing_says_so(run, tmp_path):
                                       '{"options": {"lr": 0.1}, "facts": {}}', b"\xff\xfe"])  # fmt: skip
 def test_resume_with_a_damaged_run_json_is_one_line(run, tmp_path, contents):
     (tmp_path / "run.json").write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "run.json")
+    assert_one_line(run("pretrain", "--out", str(tmp_path), "--resume"), "run.json")
 
 
 def test_resume_with_a_run_json_that_lacks_one_key_is_one_line(copied, run):
@@ -279,19 +275,23 @@ def test_resume_with_a_run_json_that_lacks_one_key_is_one_line(copied, run):
             inner = inner[key]
         del inner[path[-1]]
         (copied / "run.json").write_text(json.dumps(part))
-        assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "run.json")
+        assert_one_line(run("pretrain", "--out", str(copied), "--resume"), "run.json")
 
 
-# ---------------------------------------------------------------------------------------------------------- generate.py
+# ------------------------------------------------------------------------------------------------------------- generate
+
+
+def generate(run, folder: Path, *options: str) -> Outcome:
+    return run("generate", "--model", str(folder), *options)
 
 
 def test_generate_samples_from_a_checkpoint_and_from_the_run_itself(copied, run, finished):
     options = ("--prompt", "The river", "--tokens", "12", "--samples", "2", "--seed", "3")
     (copied / "best").write_text("step-5\n")
-    fifth, last = (run("generate.py", str(copied / f"step-{n}"), *options) for n in (5, 6))
+    fifth, last = (generate(run, copied / f"step-{n}", *options) for n in (5, 6))
     assert fifth.code == last.code == 0 and fifth.out.count("The river") >= 2 and fifth.out != last.out
-    assert run("generate.py", str(copied), *options)[:2] == (0, fifth.out), "the run's folder stands for its best checkpoint"
-    outcome = shell("generate.py", "out/step-6", *options, cwd=finished[0].parent)
+    assert generate(run, copied, *options)[:2] == (0, fifth.out), "the run's folder stands for its best checkpoint"
+    outcome = shell("generate", "--model", "out/step-6", *options, cwd=finished[0].parent)
     assert outcome[:2] == (0, last.out), outcome.err
 
 
@@ -299,43 +299,26 @@ def test_generate_takes_the_latest_of_a_run_that_was_not_evaluated_yet_and_no_in
     (copied / "best").unlink()
     (copied / "latest").write_text("step-5\n")
     options = ("--prompt", "The river", "--tokens", "5")
-    assert run("generate.py", str(copied), *options)[:2] == run("generate.py", str(copied / "step-5"), *options)[:2]
+    assert generate(run, copied, *options)[:2] == generate(run, copied / "step-5", *options)[:2]
     (copied / "step-5/config.json").rename(copied / "step-5/increment.safetensors")
-    assert_one_line(run("generate.py", str(copied)), "step-5", "expected a full checkpoint, got an incremental one", "replay")
+    assert_one_line(generate(run, copied), "step-5", "expected a full checkpoint, got an incremental one", "replay")
 
 
 def test_generate_says_in_one_line_what_is_wrong_with_a_folder(copied, run, tmp_path):
-    assert_one_line(run("generate.py", str(tmp_path / "missing")), "missing")
-    assert_one_line(run("generate.py", str(tmp_path)), str(tmp_path))
+    assert_one_line(generate(run, tmp_path / "missing"), "missing")
+    assert_one_line(generate(run, tmp_path), str(tmp_path))
     step = copied / "step-6"
     (step / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    assert_one_line(run("generate.py", str(step)), "tokenizer.json")
+    assert_one_line(generate(run, step), "tokenizer.json")
     (tmp_path / "tokenizer.json").rename(step / "tokenizer.json")
     data = (step / "model.safetensors").read_bytes()
     (step / "model.safetensors").write_bytes(data[: len(data) // 2])
-    assert_one_line(run("generate.py", str(step)), "model.safetensors")
+    assert_one_line(generate(run, step), "model.safetensors")
     (copied / "best").write_text("step-99\n")
-    assert_one_line(run("generate.py", str(copied)), "step-99")
+    assert_one_line(generate(run, copied), "step-99")
 
 
 @pytest.mark.parametrize("options", [("--tokens", "-1"), ("--samples", "-1"), ("--temperature", "-1"), ("--top-p", "2"),
                                      ("--top-k", "0"), ("--device", "toaster")])  # fmt: skip
 def test_generate_refuses_wrong_options_in_one_line(finished, run, options):
-    assert_one_line(run("generate.py", str(finished[0] / "step-6"), *options), options[1])
-
-
-# ---------------------------------------------------------------------------------------------------- gradient_check.py
-
-
-def test_gradient_check_finds_all_right_and_sees_what_is_broken(run):
-    outcome = run("gradient_check.py", "layernorm", "linear", "--cases", "2")
-    assert outcome.code == 0 and "all are right" in outcome.out and "WRONG" not in outcome.out, outcome.err
-    assert any(line.startswith("layernorm ") for line in outcome.out.splitlines())
-    outcome = run("gradient_check.py", "layernorm", "linear", "--cases", "2", "--break")
-    assert outcome.code == 1 and "WRONG" in outcome.out and "all are right" not in outcome.out + outcome.err
-    assert "Traceback" not in outcome.err
-
-
-@pytest.mark.parametrize("options", [("no_such_component",), ("layernorm", "--cases", "0")])
-def test_gradient_check_refuses_wrong_options_in_one_line(run, options):
-    assert_one_line(run("gradient_check.py", *options), options[-1])
+    assert_one_line(generate(run, finished[0] / "step-6", *options), options[1])

@@ -1,0 +1,263 @@
+"""Pretrain a decoder on text, or continue to train a given one: from documents to samples.
+
+    tinyplm pretrain                                          # a small GPT-2, in a few minutes
+    tinyplm pretrain --model llama --out llama                # another family
+    tinyplm pretrain --text my-book.txt --out my-run          # your own text
+    tinyplm pretrain --model gpt2-folder --text my-book.txt   # a given model, with its tokenizer
+    tinyplm pretrain --out my-run --resume                    # an interrupted run
+
+A new model gets a byte-level BPE tokenizer trained on the text.  The documents become one array of
+tokens each for training and validation; the loss is compared with baselines measured on the same
+tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from .. import hub
+from ..arguments import mismatch
+from ..backend import device as check_device
+from ..data.packing import open_tokens
+from ..evaluation import baseline_rows, format_rows, row
+from ..families import MULTI_TOKEN
+from ..generation import generate
+from ..models.model import Model, check_decoder
+from ..models.routed import is_routed
+from ..optim.schedule import SCHEDULES
+from ..tokenizers import Tokenizer
+from ..training import incremental
+from ..training.checkpoint import find, started
+from ..training.expert_load import check_router_weights
+from ..training.folders import check_intact
+from ..training.log import plot
+from ..training.loop import train
+from ..training.samples import check_corpus
+from ..training.settings import OPTIMIZERS, Settings
+from ..training.step import evaluate
+from .corpus import corpus_options, prepare
+from .decoders import TITLES, decoders
+from .folders import FREE, device_options, run_folder, run_options, stopped
+from .models import Named, model_option, named, open_model, read_config
+from .output import show_run, tinyplm_command
+from .parser import POSITIVE, Parser, number, one_of, whole
+from .settings import write_run
+from .sizes import SIZES, configure
+
+COMMAND = "pretrain"
+FACTS = {"validation_bytes", "vocab_size"}  # what a resume needs to know of the data
+# the defaults of a new model, and of one to continue: (context, peak learning rate)
+NEW, GIVEN = (64, 1.5e-3), (256, 1e-4)
+
+
+def run(options: argparse.Namespace) -> int:
+    source = checked(options)
+    if options.facts and options.facts.keys() != FACTS:
+        raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
+    settings = plan(options, source)
+    check_device(options.device)
+    with run_folder(COMMAND, options) as out:
+        return pretrain(options, source, settings, out)
+
+
+def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out: Path) -> int:
+    """Prepare the data, or reuse what is there; train; report."""
+    again, task = started(out), MULTI_TOKEN if options.multi_token else None
+    model = None
+    if again:
+        folder = find(out)
+        check_intact(str(folder), folder, hint=True)
+        print(f"resuming   from {folder}")
+        model = hub.load(incremental.full_folder(folder), task=task, device=options.device)
+    elif source.folder is not None:  # also if a run was killed before its first checkpoint
+        model = open_model(options.model, options, task=task)
+        check_given(model, options)
+    facts = options.facts
+    if not facts:
+        facts = corpus(options, out, model)
+        write_run(out, COMMAND, options, facts)
+    tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    check_corpus(tokens[0], settings)
+    if model is None:
+        config = configure(options, source, facts["vocab_size"])
+        places = {"key": options.seed, "device": options.device, "dtype": options.dtype}
+        model = hub.create(config.MODEL_TYPE, config, task=task, **places)
+        model.tokenizer = Tokenizer.load(out / "tokenizer.json")
+    print(f"model      {model}")
+    state = train(model, *tokens, settings, out=out, resume=again)
+    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
+    if state.signal is not None:
+        where = f" after step {state.step} of {settings.steps}"
+        return stopped(COMMAND, options, state.signal, where)
+    report(options, out, facts)
+    return 0
+
+
+def checked(options: argparse.Namespace) -> Named:
+    """What --model stands for; sets the defaults that depend on it.
+
+    ValueError for options that contradict it.
+    """
+    source = named(options.model)
+    given, new = options.given, {"size", "vocabulary", "dropout", "multi_token"}
+    if source.folder is not None and (extra := sorted(given & new)):
+        option = f"--{extra[0].replace('_', '-')}"
+        raise mismatch(option, f"none, since {options.model} has its own", "one")
+    if source.size is not None and "size" in given:
+        raise mismatch("--size", f"none, since {options.model} is a size", options.size)
+    if source.family is not None and source.family.Config.MODEL_TYPE not in decoders():
+        raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
+    context, rate = NEW if source.folder is None else GIVEN
+    options.lr = rate if options.lr is None else options.lr
+    if options.context is None:
+        options.context = context
+        if source.folder is not None:
+            own = read_config(source.folder).context
+            options.context = context if own is None else min(context, own)
+    if source.family is not None:
+        configure(options, source, options.vocabulary)
+    return source
+
+
+def check_given(model: Model, options: argparse.Namespace) -> None:
+    """ValueError unless the model predicts the next token and has a tokenizer that fits."""
+    check_decoder("--model", model)
+    size = model.text_tokenizer().vocab_size
+    if size > model.config.vocab_size:
+        expected = f"a tokenizer of at most {model.config.vocab_size} entries, the model's"
+        raise mismatch("--model", expected, size)
+
+
+def corpus(options: argparse.Namespace, out: Path, model: Model | None) -> dict[str, Any]:
+    """Prepare the tokens of a new run; returns its facts."""
+
+    def tokenizer_of(documents: list[str]) -> Tokenizer:
+        if model is None:
+            return Tokenizer.train(documents, options.vocabulary)
+        return model.text_tokenizer()
+
+    return prepare(options.text, options.validation, options.seed, out, tokenizer_of)
+
+
+def plan(options: argparse.Namespace, source: Named) -> Settings:
+    """The settings of the training loop."""
+    steps, fifth = options.steps, max(1, options.steps // 5)
+    evaluate_every = fifth if options.evaluate_every is None else options.evaluate_every
+    save_every = min(fifth, 500) if options.save_every is None else options.save_every
+    names = ["steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes"]
+    names += ("full_every", "patience", "min_improvement", "balance", "z_loss", "bias_rate")
+    settings = Settings(
+        **{name: getattr(options, name) for name in names},
+        batch_size=options.batch,
+        sequence_length=options.context,
+        learning_rate=options.lr,
+        warmup=max(0, min(options.warmup, steps - 1)),
+        weight_decay=options.decay,
+        micro_batch_size=options.micro_batch,
+        evaluate_every=evaluate_every,
+        save_every=save_every,
+        log_every=1 if options.device == "cpu" else 10,
+    )
+    if source.family is not None:
+        title = TITLES[source.family.Config.MODEL_TYPE]
+        check_router_weights(settings, is_routed(source.family), title)
+    return settings
+
+
+def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> None:
+    """Print the best checkpoint's loss with the baselines, samples, and where the files are."""
+    folder = find(out, "best")
+    model = hub.load(folder, device=options.device)
+    training, validation = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    context = options.context
+    total, count = evaluate(
+        model, validation, length=context, stride=max(1, context // 2), workers=options.workers
+    )
+    rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
+    name = f"{TITLES[model.config.MODEL_TYPE]}, {model.parameter_count() / 1e6:.2f}M parameters"
+    rows.append(row(name, total, count, facts["validation_bytes"]))
+    drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
+    print(
+        f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
+        f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the "
+        "beginning).\n\n"
+        f"{format_rows(rows)}\n\nDuring training, and in the plot, windows do not overlap: each "
+        "token is\n"
+        f"predicted from the 0 to {context - 1} tokens before it.\n"
+    )
+    end = model.text_tokenizer().eos_id  # ends a document, and so starts one too
+    settings: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
+    for i in range(options.samples):
+        (sample,) = generate(model, [end], max_new_tokens=120, seed=options.seed + i, **settings)
+        print(f"Sample {i + 1}:\n{textwrap.indent(sample.text or '', '    ')}\n")
+    show_run(folder, out, drawn)
+    line = tinyplm_command("generate", "--model", out, "--prompt", "Return the")
+    print(f"sample     {line}")
+
+
+def add(parser: Parser) -> None:
+    option = parser.option
+    parser.section("model and text")
+    families = ", ".join(decoders())
+    text = (
+        f"Model: a family ({families}); a published size, such as gpt2-medium; or a folder as on "
+    )
+    text += "the hub, or the --out of a run, whose parameters and tokenizer are the start."
+    model_option(parser, "gpt2", help=text)
+    option("--size", "small", f"Size of a new model: {', '.join(SIZES)}.", one_of(*SIZES))
+    option("--vocabulary", 1024, "Vocabulary size of a new model's tokenizer.", whole(257))
+    option("--dropout", 0.0, "Dropout rate of a new model.", number(least=0.0, below=1.0))
+    later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
+    later += "validation loss are of the model without them."
+    option("--multi-token", 0, later, whole())
+    corpus_options(parser)
+    device_options(parser)
+    parser.section("training")
+    option("--steps", 2500, "Training steps.", whole(1))
+    option("--batch", 8, "Sequences per step.", whole(1))
+    least = f"{NEW[0]}; of a given model {GIVEN[0]}, at most its own"
+    option("--context", None, "Tokens per sequence.", whole(1), shown=least)
+    optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
+    optimizers += "relative to the size of a parameter (try 1e-2)."
+    option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
+    option(
+        "--lr",
+        None,
+        "Peak learning rate.",
+        POSITIVE,
+        shown=f"{NEW[1]}; of a given model {GIVEN[1]}",
+    )
+    schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
+    option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
+    option("--warmup", 150, "Warm-up steps.", whole())
+    option("--decay", 0.1, "Weight decay.", number(least=0.0))
+    text = "Sequences in memory at a time."
+    option("--micro-batch", None, text, whole(1), shown="the whole step")
+    text = "Save memory by keeping only every N-th layer's input and recomputing the rest; 0 keeps "
+    text += "all."
+    option("--checkpointing", 0, text, whole(), free=FREE)
+    text = "Weight of the balance loss of a family with experts."
+    option("--balance", None, text, number(least=0.0), shown="the family's own")
+    option("--z-loss", 0.0, "Weight of the routers' z-loss, likewise.", number(least=0.0))
+    text = "Step of the biases that balance the experts of DeepSeek-V3, which has no need of a "
+    text += "loss."
+    option("--bias-rate", 0.001, text, number(least=0.0))
+    parser.section("evaluation")
+    text = "Number of texts sampled at the end."
+    option("--samples", 2, text, whole(), free=FREE)
+    text = "Evaluate every N steps."
+    fifth = "a fifth of all steps"
+    option("--evaluate-every", None, text, whole(1), shown=fifth, free=FREE)
+    text = "Stop after N consecutive evaluations without improvement."
+    option("--patience", None, text, whole(1), shown="never", free=FREE)
+    text = "Decrease of the validation loss, in nats per token, that counts as an improvement."
+    option("--min-improvement", 0.0, text, number(least=0.0), free=FREE)
+    run_options(parser, "out")
+    text = (
+        "Make every N-th checkpoint full and the others incremental, which only pays off if most "
+    )
+    text += "parameters are frozen."
+    option("--full-every", 1, text, whole(1), free=FREE)
