@@ -197,7 +197,8 @@ def test_training(function, write, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoints_logs_and_samples(tmp_path):
+def test_checkpoints_logs_and_samples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "run"
     train(decoder(), TOKENS, TOKENS[:40], Settings(**QUICK, sequence_length=5), out=out, progress=False)
     assert checkpoint.find(str(out)) == checkpoint.find(out) == out / "step-1" and checkpoint.started(str(out))
@@ -207,7 +208,10 @@ def test_checkpoints_logs_and_samples(tmp_path):
     no_complaints(CausalSamples, tokens=TOKENS, settings=settings)
     no_complaints(CausalValidation, tokens=TOKENS, settings=settings)
     no_complaints(FixedBatches, samples=samples, count=2, batch_size=2)
-    for function in (checkpoint.find, load_lora, load_prefix, load_rows, Tokenizer.load, TEXT.save, lambda p: replay(p, p)):
+    log.export_csv(out / "log.jsonl", str(out / "log.csv"))
+    no_complaints(lambda **given: log.export_csv(out / "log.jsonl", **given), csv=out / "log.csv")
+    for function in (checkpoint.find, load_lora, load_prefix, load_rows, Tokenizer.load, TEXT.save, lambda p: replay(p, p),
+                     lambda p: log.export_csv(p, out / "log.csv")):  # fmt: skip
         for value in (None, 3, b"x", ""):
             with pytest.raises(ValueError, match=": expected a path, got "):
                 function(value)

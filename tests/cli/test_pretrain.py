@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import pytest
 import tinyplm
 from tests.laws import equal
 from tests.support.scripts import Outcome, assert_one_line, shell
+from tests.training.test_writers import FakeEvents
 from tinyplm.cli import corpus
 from tinyplm.training import loop
+from tinyplm.training.presets import learning_rate_of
 
 QUICK = ("--size", "tiny", "--steps", "6", "--context", "16", "--batch", "4", "--vocabulary", "300", "--lr", "0.002")
 FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transformers loads
@@ -101,6 +106,25 @@ def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts)
     assert equal(tinyplm.load(out / "step-6", task="multi_token_lm").params, whole.params)
 
 
+def test_a_preset_fills_in_what_is_not_given_and_resumes(run, tmp_path, texts, monkeypatch):
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = FakeEvents
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    out = tmp_path / "out"
+    options = ("--preset", "tiny", "--hours", "1e-3", "--steps", "6", "--context", "16", "--vocabulary", "300", "--samples", "1")
+    outcome = run("pretrain", *options, "--layers", "1", "--log", "tensorboard", "--text", *texts, "--out", str(out))
+    assert_report(outcome)
+    kept = json.loads((out / "run.json").read_text())["options"]
+    shape, free = [kept[n] for n in ("layers", "width", "heads")], [kept[n] for n in ("steps", "lr", "log")]
+    assert shape == [1, 64, 2] and free == [6, learning_rate_of(12 * 64**2 + 300 * 64), ["tensorboard"]]
+    for line in ("steps   6       given", "layers  1       given", f"batch   {kept['batch']:<7} ", "training should take "):
+        assert line in outcome.out
+    assert sum(p[0] == "loss" for file in (out / "tensorboard").iterdir() for p in json.loads(file.read_text())) == 6
+    assert re.search(r"Sample 1:\n    >\S", outcome.out), "the prompt is shown"
+    again = run("pretrain", "--out", str(out), "--resume")
+    assert again.code == 0 and "preset    " not in again.out and "training should" not in again.out
+
+
 # -------------------------------------------------------------------------------------------------------- invalid input
 
 # Options passed instead of, or in addition to, valid ones; and words that the error line must contain.
@@ -138,6 +162,13 @@ WRONG = {
     "bias rate": (("--bias-rate", "-1"), "got -1"),
     "modules": (("--model", "deepseek_v3", "--multi-token", "-1"), "got -1"),
     "no modules": (("--multi-token", "1"), "0, since GPT-2 has no modules for later tokens, got 1"),
+    "preset": (("--preset", "enormous"), "enormous"),
+    "preset without hours": (("--preset", "auto"), "--hours"),
+    "no hours": (("--hours", "0"), "got 0"),
+    "preset and size": (("--preset", "tiny"), "--size: expected none"),
+    "layers of a published size": (("--model", "gpt2-medium", "--layers", "3"), "gpt2-medium"),
+    "width": (("--width", "63"), "got 63"),
+    "log": (("--log", "excel"), "excel"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

@@ -87,9 +87,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"teacher    {teacher}\nmodel      {student}")
     template = folder_template(teacher.files, teacher.text_tokenizer().named)
     if template is not None:
-        set_chat_format(student, template)
+        set_chat_format(student, template, add_tokens=True)
     models = (cast(CausalModel, teacher), cast(CausalModel, student))
-    parts: Sequence[Sequence[Any]]
+    parts: Any
     if data is None:
         parts = split_documents(documents, options.validation, options.seed)
     else:
@@ -142,7 +142,10 @@ def sequences(
         ids = [i for document in part for i in (*tokenizer.encode(document), *end)]
         return text_sequences(np.array(ids), context - 1)
     if kind == "prompt":
-        prompts = [prompt_ids(tokenizer, template, record["prompt"]) for record in part]
+        prompts = [
+            prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
+            for record in part
+        ]
         return sampled_answers(
             teacher,
             [ids for ids in prompts if len(ids) + options.tokens <= context],

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..arguments import mismatch
 from ..tuning import TuningSettings, answering, classification, finetune, predict, tagging
 from .folders import FREE, run_folder, run_options, stopped
@@ -133,7 +135,9 @@ def show(data: Data, model: Any, options: argparse.Namespace) -> None:
         return
     samples = samples_of(data.kind, model, some, options)
     said = samples.predictions(predict(model, samples, workers=options.workers))
+    names = getattr(model.config, "id2label", {}) if data.kind == "classification" else {}
     for record, answer in zip(some, said):
+        answer = names.get(answer, answer) if isinstance(answer, (int, np.integer)) else answer
         text = " ".join(record.get("tokens") or [record.get("question") or record["text"]])
         right = record.get("answers", record.get("tags", record.get("label")))
         print(f"\ntext     {text[:100]}\nwanted   {right}\nmodel    {answer}")

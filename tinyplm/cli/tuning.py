@@ -202,7 +202,7 @@ def show_samples(asked: Sequence[str], *columns: tuple[str, Sequence[str]]) -> N
     for n, text in enumerate(asked):
         print(f"\nprompt   {_short(text)}")
         for name, column in columns:
-            print(f"{name:9}{_short(column[n])}")
+            print(f"{name:9}{_short(column[n]) or '(nothing)'}")
 
 
 def _short(text: str) -> str:

@@ -158,6 +158,15 @@ def test_bad_records(record, message, tmp_path):
     refused(tmp_path / "file.jsonl", None, message)
 
 
+def test_nulls_of_a_table_of_messages():
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    rows = [("user", "2?", None), ("assistant", None, [call]), ("tool", "4", None), ("assistant", "4", None)]
+    messages = [{"role": role, "content": content, "tool_calls": calls, "name": None} for role, content, calls in rows]
+    (found,) = check_records([{"messages": messages}])
+    assert [list(message) for message in found["messages"]] == [["role", "content"], ["role", "content", "tool_calls"],
+                                                               ["role", "content"], ["role", "content"]]  # fmt: skip
+
+
 def test_squad():
     answers = {"text": ["cat", "a"], "answer_start": [2, 0]}
     (found,) = check_records([{"context": "a cat", "question": "Who?", "answers": answers}])
