@@ -129,7 +129,7 @@ NOT_CALLED = {
     "core": {"Array", "Backward", "Component", "Tree", "Product", "Rows", "chain", "in_float32"},
     "data": {"default_corpus"},
     "evaluation": {"Bleu", "Row", "Scores"},
-    "generation": {"Continuation", "Hypothesis", "Piece"},
+    "generation": {"Blank", "Continuation", "Filled", "Hypothesis", "Piece"},
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
