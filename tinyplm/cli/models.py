@@ -31,7 +31,7 @@ def model_option(parser: Parser, default: str | None = None, *, help: str = "") 
     parser.option("--model", default, text, metavar="MODEL", needed=default is None)
 
 
-def named(name: str) -> Named:
+def named(name: str, option: str = "--model") -> Named:
     """What a name stands for.  A family or a size wins over a folder of the same name: ./gpt2."""
     if name in FAMILIES:
         return Named(family=family(name))
@@ -39,20 +39,22 @@ def named(name: str) -> Named:
         if name in family(model_type).SIZES:
             return Named(family=family(model_type), size=name)
     if Path(name).is_dir():
-        return Named(folder=model_folder(name, "--model"))
+        return Named(folder=model_folder(name, option))
     expected = "a folder, a family (such as gpt2) or a published size (such as gpt2-medium)"
-    raise mismatch("--model", expected, f"{name!r}, which is none of them")
+    raise mismatch(option, expected, f"{name!r}, which is none of them")
 
 
-def open_model(name: str, options: argparse.Namespace, **settings: Any) -> Model:
+def open_model(
+    name: str, options: argparse.Namespace, *, option: str = "--model", **settings: Any
+) -> Model:
     """The model of a folder or run, on the device and with the dtype of the options.
 
     settings: as for tinyplm.load.  A missing tokenizer is reported by text_tokenizer().
     """
-    folder = named(name).folder
+    folder = named(name, option).folder
     if folder is None:
         given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
-        raise mismatch("--model", "the folder of a model", given)
+        raise mismatch(option, "the folder of a model", given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return hub.load(folder, dtype=options.dtype, device=options.device, **settings)
