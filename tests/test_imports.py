@@ -40,8 +40,9 @@ ALLOWED = {
                "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
+    "scaling": {"core", "layers", "models", "families"},
     "cli": {"backend", "memory", "files", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families", "hub",
-            "generation", "training", "tuning"},
+            "generation", "training", "tuning", "scaling", "sentence_encoder", "core"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip

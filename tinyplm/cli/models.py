@@ -9,10 +9,18 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from .. import hub
-from ..arguments import mismatch
-from ..families import FAMILIES, family, family_of
+from ..arguments import mismatch, shown
+from ..families import (
+    FAMILIES,
+    MULTI_TOKEN,
+    architectures,
+    check_task,
+    family,
+    family_of,
+)
 from ..files import LARGEST_SETTINGS, printable, read_json
 from ..hub.runs import model_folder
+from ..hub.text_part import TEXT_MODELS, text_settings
 from ..models.config import from_dict
 from ..models.model import Model
 from .parser import Parser
@@ -26,9 +34,19 @@ class Named(NamedTuple):
     size: str | None = None
 
 
-def model_option(parser: Parser, default: str | None = None, *, help: str = "") -> None:
+def model_option(
+    parser: Parser,
+    default: str | None = None,
+    *,
+    help: str = "",
+    needed: bool | None = None,
+    shown: str | None = None,
+) -> None:
+    """needed: whether it must be given, by default without a default."""
     text = help or "Model: a folder as on the hub, or the --out of a run."
-    parser.option("--model", default, text, metavar="MODEL", needed=default is None)
+    needed = default is None if needed is None else needed
+    shown = "none" if default is None and shown is None else shown
+    parser.option("--model", default, text, metavar="MODEL", needed=needed, shown=shown)
 
 
 def named(name: str, option: str = "--model") -> Named:
@@ -62,8 +80,24 @@ def open_model(
 
 def read_config(folder: Path) -> Any:
     """The config of a model folder, without its tensors."""
+    return read_settings(folder)[1]
+
+
+def read_settings(folder: Path) -> tuple[ModuleType, Any, str]:
+    """(family, config, task) by the config.json of a model folder, without its tensors."""
+    file = printable(folder / "config.json")
     settings = read_json(folder / "config.json", largest=LARGEST_SETTINGS)
+    if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
+        raise mismatch(file, "an object with model_type", shown(settings))
     try:
-        return from_dict(family_of(settings).Config, settings)
+        if settings["model_type"] in TEXT_MODELS:
+            settings = text_settings(settings)
+        module = family_of(settings)
+        config = from_dict(module.Config, settings)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{printable(folder / 'config.json')}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
+    classes = settings.get("architectures")
+    known = {name: task for task, name in architectures(module).items() if task != MULTI_TOKEN}
+    first = classes[0] if isinstance(classes, list) and classes else None
+    task = known.get(first) if isinstance(first, str) else None
+    return module, config, check_task(module, task)
