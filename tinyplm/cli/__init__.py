@@ -6,7 +6,8 @@ output.py    command lines to copy, files, plots        decoders.py  a small con
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said
-pretrain.py, generate.py, chat.py, count.py, check.py, compare.py, vectors.py: one file a command
+One file a command: pretrain.py, generate.py, chat.py, embed.py, evaluate.py, tokenizer.py,
+convert.py, count.py, check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..files import printable
-from . import chat, check, compare, count, generate, pretrain, vectors
+from . import chat, check, compare, convert, count, generate, pretrain, vectors
 from .parser import Parser
 from .settings import resolve
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
     "generate": generate,
     "chat": chat,
+    "convert": convert,
     "count": count,
     "check": check,
     "compare": compare,
