@@ -26,7 +26,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..files import printable
-from . import chat, check, compare, convert, count, generate, pretrain, vectors
+from . import (
+    chat,
+    check,
+    compare,
+    convert,
+    count,
+    embed,
+    generate,
+    pretrain,
+    tokenizer,
+    vectors,
+)
 from .parser import Parser
 from .settings import resolve
 
@@ -35,6 +46,8 @@ COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
     "generate": generate,
     "chat": chat,
+    "embed": embed,
+    "tokenizer": tokenizer,
     "convert": convert,
     "count": count,
     "check": check,

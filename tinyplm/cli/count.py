@@ -10,7 +10,6 @@ A multiply-add is two FLOPs; only products of matrices are counted (tinyplm/scal
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..families import FAMILIES, check_task, family, is_seq2seq
 from ..models.routed import is_routed
 from .folders import config_option
 from .models import model_option, named, read_settings
+from .output import table
 from .parser import Parser, one_of, whole
 
 LONGEST = 512  # for a model without a limit of its own
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         options.context = longest or LONGEST
     if longest is not None and options.context > longest:
         raise mismatch("--context", f"at most {longest}, the model's", options.context)
-    print(table(module, config, task))
+    print(parts(module, config, task))
     print()
     print(flops(module, config, task, options))
     print()
@@ -74,16 +74,7 @@ def found(name: str) -> tuple[ModuleType, Any, str]:
     return module, module.SIZES[size], check_task(module, None)
 
 
-def rows(lines: Sequence[tuple[str, ...]]) -> str:
-    """Lines of cells: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )
-
-
-def table(module: ModuleType, config: Any, task: str) -> str:
+def parts(module: ModuleType, config: Any, task: str) -> str:
     """Parameters by part; for a mixture of experts also those that a token sees."""
     counts = scaling.parameters(module, config, task=task)
     total = sum(counts.values())
@@ -94,7 +85,7 @@ def table(module: ModuleType, config: Any, task: str) -> str:
         active = scaling.parameters(module, config, task=task, active=True)
         seen = ["active", *(f"{n:,}" for n in [*active.values(), sum(active.values())])]
         lines = [(*line, more) for line, more in zip(lines, seen)]
-    return rows(lines)
+    return table(lines)
 
 
 def flops(module: ModuleType, config: Any, task: str, options: argparse.Namespace) -> str:
@@ -110,7 +101,7 @@ def flops(module: ModuleType, config: Any, task: str, options: argparse.Namespac
         source = T if is_seq2seq(module) else None
         token = scaling.decoding_flops(module, config, before=T - 1, source=source)
         lines.append((f"a decoded token, with {T - 1:,} before it", f"{token:.4g}"))
-    return rows(lines)
+    return table(lines)
 
 
 def memory(module: ModuleType, config: Any, task: str, options: argparse.Namespace) -> str:
@@ -124,7 +115,7 @@ def memory(module: ModuleType, config: Any, task: str, options: argparse.Namespa
         "cache": f"key/value cache, {options.batch} x {options.context:,} tokens",
     }
     lines = [(f"memory, {options.dtype}, without activations", "")]
-    return rows([*lines, *((names[name], size(n)) for name, n in found.items())])
+    return table([*lines, *((names[name], size(n)) for name, n in found.items())])
 
 
 def size(n: int) -> str:
@@ -143,4 +134,4 @@ def listing() -> str:
                 for active in (False, True)
             )
             lines.append((name, f"{total:,}", f"{seen:,}" if seen < total else ""))
-    return rows(lines)
+    return table(lines)

