@@ -11,8 +11,7 @@ version = re.search(
 ).group(1)
 
 interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
-chat = ["jinja2>=3.1.6"]
-test = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", *chat]
+test = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 
 setup(
     name="tinyplm",
@@ -33,12 +32,12 @@ setup(
         "numpy>=2.0",
         "regex>=2024.5",
         "safetensors>=0.8",
+        "jinja2>=3.1.6",
         "tqdm>=4.60",
         "threadpoolctl>=3.1",
     ],
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],
-        "chat": chat,
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,

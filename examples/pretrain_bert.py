@@ -32,7 +32,7 @@ from common import (
 
 import tinyplm
 from tinyplm.cli.folders import usable
-from tinyplm.cli.output import show_files
+from tinyplm.cli.output import show_run
 from tinyplm.cli.parser import POSITIVE, SHARE, WORKERS, Parser, number, one_of, whole
 from tinyplm.data import (
     IGNORED,
@@ -170,7 +170,7 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
         print(f"    {sentence}  {', '.join(fill(model, sentence)) or '(longer than --context)'}")
     drawn = plot(out / "log.jsonl", out / "loss.png")
     print()
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
     print(f"fine-tune  {command('finetune_classifier.py', '--model', folder)}")
 
 

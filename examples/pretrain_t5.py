@@ -36,7 +36,7 @@ from encoder_decoders import SPECIAL, TITLES, layout_of, sized, written
 
 import tinyplm
 from tinyplm.cli.folders import usable
-from tinyplm.cli.output import show_files
+from tinyplm.cli.output import show_run
 from tinyplm.cli.parser import POSITIVE, SHARE, WORKERS, Parser, number, one_of, whole
 from tinyplm.data import (
     IGNORED,
@@ -185,7 +185,7 @@ def report(options: dict, out: Path, training: list, held_out: list, fixed: Fixe
     print(f"{name:<34}{found:>9.1%}{losses[0]:>8.3f}{losses[1]:>11.3f}\n")
     show(options, model, held_out)
     drawn = plot(out / "log.jsonl", out / "loss.png")
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
 
 
 def show(options: dict, model: tinyplm.Model, documents: list) -> None:

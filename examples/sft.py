@@ -127,7 +127,7 @@ def main() -> None:
         model.check_causal()
         named = model.text_tokenizer().named
         template = folder_template(model.files, named) if options.data else None
-        set_chat_format(model, template or CHAT)
+        set_chat_format(model, template or CHAT, add_tokens=True)
     else:
         model, tokens = skills.new_model(seed=options.seed)
     print(f"model      {model}")

@@ -35,7 +35,7 @@ from encoder_decoders import SPECIAL, layout_of, sized, written
 import tinyplm
 from tinyplm import random
 from tinyplm.cli.folders import usable
-from tinyplm.cli.output import show_files
+from tinyplm.cli.output import show_run
 from tinyplm.cli.parser import POSITIVE, WORKERS, Parser, one_of, whole
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import rouge, share_equal
@@ -303,7 +303,7 @@ def report(
     folder = out / "together"
     drawn = plot(folder / "log.jsonl", folder / "loss.png")
     print()
-    show_files(find(folder, "best"), folder, drawn)
+    show_run(find(folder, "best"), folder, drawn)
 
 
 def parser() -> Parser:

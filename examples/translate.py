@@ -31,7 +31,7 @@ import tinyplm
 from tinyplm import random
 from tinyplm.checks import trace
 from tinyplm.cli.folders import usable
-from tinyplm.cli.output import save_plot, show_files
+from tinyplm.cli.output import save_plot, show_run
 from tinyplm.cli.parser import WORKERS, Parser, number, whole
 from tinyplm.data import encode_pairs
 from tinyplm.evaluation import corpus_bleu, share_equal
@@ -266,7 +266,7 @@ def report(
     print()
     attention(model, max(test[:20], key=lambda pair: len(pair[0])), out)
     drawn = plot(out / "log.jsonl", out / "loss.png")
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
 
 
 def attention(model: tinyplm.Model, pair: Pair, out: Path) -> None:

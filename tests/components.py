@@ -173,11 +173,18 @@ FORMULAS: dict[str, Callable] = {
     "clipped_value_loss": ref_policy.clipped_value_loss,
     "k3_kl": ref_policy.k3_kl,
     "grpo": ref_policy.grpo,
+    "sequence_surrogate": ref_policy.sequence_surrogate,
+    "gspo": ref_policy.gspo,
     "distillation": ref_distillation.distillation,
     "vocabulary_distillation": ref_distillation.vocabulary_distillation,
     "prefix_attention": ref_prefix.prefix_attention,
     "lora": formulas.lora_of_one_matrix,
     "with_language_model": ref_auxiliary.with_language_model,
+    "ipo": ref_preference.ipo,
+    "hinge": ref_preference.hinge,
+    "orpo": ref_preference.orpo,
+    "simpo": ref_preference.simpo,
+    "kto": ref_preference.kto,
 }
 
 

@@ -97,3 +97,19 @@ def adaptive_kl(
     """
     error = min(max((kl - target) / target, -0.2), 0.2)
     return coefficient * (1.0 + error * samples / horizon)
+
+
+def overlong_punishment(lengths: list[int], *, longest: int, room: int) -> list[float]:
+    """0 up to longest - room tokens, then linearly down to -1 at `longest`.
+
+    Yu et al. 2025, eq. 13.
+    """
+    found = []
+    for length in lengths:
+        if length <= longest - room:
+            found.append(0.0)
+        elif length <= longest:
+            found.append(((longest - room) - length) / room)
+        else:
+            found.append(-1.0)
+    return found

@@ -1,6 +1,6 @@
 """Distillation on logits: T^2 times the divergence of the softened distributions.
 
-Hinton et al. 2015.
+Hinton et al. 2015.  Jensen-Shannon: Agarwal et al. 2024, eq. 1.
 """
 
 import numpy as np
@@ -16,24 +16,38 @@ def _log_softmax(scores: list[float]) -> list[float]:
     return [z - normaliser for z in scores]
 
 
+def _kl(log_p: list[float], log_q: list[float]) -> float:
+    return sum(exp(a) * (a - b) for a, b in zip(log_p, log_q))
+
+
 def distillation(
     logits: np.ndarray,
     *,
     teacher_logits: np.ndarray,
     temperature: float = 1.0,
-    reverse: bool = False,
+    divergence: str = "forward",
+    beta: float = 0.5,
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """T^2 KL(teacher || student), averaged; T^2 KL(student || teacher) if reverse."""
+    """T^2 D(P, Q), averaged, of the teacher's P and the student's Q.
+
+    forward: KL(P || Q), reverse: KL(Q || P), jensen-shannon: beta KL(P || M) + (1 - beta) KL(Q ||
+    M),  M = beta P + (1 - beta) Q.
+    """
     loss, counted = 0.0, 0.0
     for i in np.ndindex(logits.shape[:-1]):
         w = 1.0 if weights is None else float(weights[i])
         student = _log_softmax([number(z) / temperature for z in logits[i]])
         teacher = _log_softmax([number(z) / temperature for z in teacher_logits[i]])
-        if reverse:
-            student, teacher = teacher, student
-        loss += w * temperature**2 * sum(exp(t) * (t - s) for s, t in zip(student, teacher))
+        if divergence == "forward":
+            D = _kl(teacher, student)
+        elif divergence == "reverse":
+            D = _kl(student, teacher)
+        else:
+            mixed = [log(beta * exp(p) + (1.0 - beta) * exp(q)) for p, q in zip(teacher, student)]
+            D = beta * _kl(teacher, mixed) + (1.0 - beta) * _kl(student, mixed)
+        loss += w * temperature**2 * D
         counted += w
     if total is None:
         total = counted if counted != 0.0 else 1.0

@@ -119,3 +119,52 @@ def grpo(
     return loss + beta * k3_kl(
         log_probs, reference_log_probs=reference_log_probs, weights=weights, total=total
     )
+
+
+def sequence_surrogate(
+    log_probs: np.ndarray,
+    *,
+    old_log_probs: np.ndarray,
+    advantages: np.ndarray,
+    clip: float = 0.2,
+    clip_high: float | None = None,
+    weights: np.ndarray | None = None,
+    total: float | None = None,
+) -> float:
+    """The mean of -min(s A, clip(s, 1 - clip, 1 + clip_high) A) over answers, not tokens.
+
+    s = (pi(y) / pi_old(y))^(1/|y|).  An answer's tokens are those of weight > 0; its weight is the
+    sum of theirs.                                                Zheng et al. 2025, eq. 5 and 7
+    """
+    high = clip if clip_high is None else clip_high
+    result, counted = 0.0, 0.0
+    for n in range(log_probs.shape[0]):
+        tokens = [t for t in range(log_probs.shape[1]) if weights is None or weights[n, t] != 0.0]
+        if not tokens:
+            continue
+        likelihood, old = 1.0, 1.0
+        for t in tokens:
+            likelihood, old = likelihood * exp(log_probs[n, t]), old * exp(old_log_probs[n, t])
+        s = (likelihood / old) ** (1.0 / len(tokens))
+        w = sum(1.0 if weights is None else float(weights[n, t]) for t in tokens)
+        A = float(advantages[n, 0])
+        result -= w * min(s * A, min(max(s, 1.0 - clip), 1.0 + high) * A)
+        counted += w
+    if total is None:
+        total = counted if counted != 0.0 else 1.0
+    return result / total
+
+
+def gspo(
+    log_probs: np.ndarray,
+    *,
+    reference_log_probs: np.ndarray | None = None,
+    beta: float = 0.0,
+    **settings,
+) -> float:
+    """sequence_surrogate plus beta times the KL estimate, with the same weights."""
+    loss = sequence_surrogate(log_probs, **settings)
+    if beta == 0.0:
+        return loss
+    mean = {"weights": settings.get("weights"), "total": settings.get("total")}
+    return loss + beta * k3_kl(log_probs, reference_log_probs=reference_log_probs, **mean)

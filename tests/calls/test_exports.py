@@ -95,6 +95,7 @@ WORDS = {
     "balance": ["example 0"], "answer": ["example 0"], "question": ["example 0"], "messages": ["message"],
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
     "template": ["template"], "path": ["file", "xxx", "hello"], "records": ["record"],
+    "kind": ["expected a file"],  # None is any kind
 }  # fmt: skip
 
 
@@ -120,8 +121,8 @@ NOT_CALLED = {
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
     "objectives": {"Infilling"},
-    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Journal", "save_lora", "save_prefix",
-               "save_rows", "token_log_probs"},
+    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Feedback", "Journal", "save_lora",
+               "save_prefix", "save_rows", "token_log_probs"},
 }  # fmt: skip
 
 

@@ -30,13 +30,16 @@ from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
 from tinyplm.tuning.align.grpo import GRPOSettings, grpo
+from tinyplm.tuning.align.kto import KTOSettings, kto
 from tinyplm.tuning.align.ppo import PPOSettings, model_reward, ppo
 from tinyplm.tuning.align.reward import RewardSettings, pair_scores, reward, score
 from tinyplm.tuning.align.rollouts import rollouts
-from tinyplm.tuning.align.rules import text_reward
+from tinyplm.tuning.align.rules import parse_rule, record_reward, text_reward, weighted
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
-from tinyplm.tuning.data.conversations import conversations, plain, preferences, set_chat_format
-from tinyplm.tuning.data.records import check_records, write_records
+from tinyplm.tuning.data.chat_format import set_chat_format, with_tokens
+from tinyplm.tuning.data.conversations import conversations, plain, preferences
+from tinyplm.tuning.data.feedback import feedback
+from tinyplm.tuning.data.records import check_records, kind_of, split, write_records
 from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arrays
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
@@ -53,6 +56,7 @@ QUICK = {"steps": 1, "batch_size": 2, "warmup": 0}
 TOKENS = np.arange(200) % 11
 SEQUENCES = [answered([1, 2], [3]), answered([4], [5, 6])]
 PAIRS = [(answered([1], [2]), answered([1], [3]))] * 2
+FEEDBACK = [(answered([1], [2]), True), (answered([1], [3]), False)]
 PROMPTS = [[1, 2], [3]]
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 PREFERENCE = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -89,7 +93,7 @@ ALIASES = {
     "teacher": ["vocabulary"], "reference": ["vocabulary"], "samples": ["sample"], "choices": ["choice"],
     "contexts": ["context"], "questions": ["question"], "training": ["tokens"], "targets": ["lora"],
     "margins": ["margin"], "prompt": ["text"], "answer": ["text"], "settings": ["max_new_tokens"],
-    "params": ["rate"],
+    "params": ["rate"], "rules": ["rule"], "text": ["rule"],
 }  # fmt: skip
 NUMBERS = itertools.count()
 
@@ -103,17 +107,24 @@ def no_complaints(function, **right):
 
 
 RECIPES = {
-    "sft": (sft, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "validation": SEQUENCES}),
-    "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL}),
-    "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0]}),
+    "sft": (sft, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "validation": SEQUENCES,
+                  "resume": False}),
+    "dpo": (dpo, {"model": MODEL, "pairs": PAIRS, "settings": DPOSettings(**QUICK), "reference": MODEL,
+                  "resume": False}),
+    "kto": (kto, {"model": MODEL, "feedback": FEEDBACK, "settings": KTOSettings(**QUICK), "validation": FEEDBACK,
+                  "reference": MODEL, "resume": False}),
+    "reward": (reward, {"model": SCORER, "pairs": PAIRS, "settings": RewardSettings(**QUICK), "margins": [1.0, 2.0],
+                        "resume": False}),
     "grpo": (grpo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "stop_ids": [0],
-                    "settings": GRPOSettings(**QUICK, group=2, max_new_tokens=2)}),
+                    "settings": GRPOSettings(**QUICK, group=2, max_new_tokens=2), "resume": False}),
     "ppo": (ppo, {"model": MODEL, "prompts": PROMPTS, "reward": rewards, "reference": MODEL,
-                  "settings": PPOSettings(**QUICK, max_new_tokens=2, minibatches=1)}),
-    "distill": (distill, {"student": MODEL, "teacher": OTHER, "sequences": SEQUENCES, "settings": DistillSettings(**QUICK)}),
-    "soft_prompt": (soft_prompt, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "rows": 2}),
+                  "settings": PPOSettings(**QUICK, max_new_tokens=2, minibatches=1), "resume": False}),
+    "distill": (distill, {"student": MODEL, "teacher": OTHER, "sequences": SEQUENCES, "settings": DistillSettings(**QUICK),
+                          "resume": False}),
+    "soft_prompt": (soft_prompt, {"model": MODEL, "sequences": SEQUENCES, "settings": SFTSettings(**QUICK), "rows": 2,
+                                  "resume": False}),
     "finetune": (finetune, {"model": ENCODER, "train": DATA, "validation": DATA,
-                            "settings": TuningSettings(epochs=1, batch_size=8)}),
+                            "settings": TuningSettings(epochs=1, batch_size=8), "resume": False}),
 }  # fmt: skip
 
 
@@ -136,8 +147,16 @@ BUILDERS = {
     "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
+    "feedback": (feedback, {"tokenizer": TEXT, "template": CHAT, "records": [{"prompt": "a", "answer": "b", "label": True}]}),
     "plain": (plain, {"tokenizer": TEXT, "prompt": "a", "answer": "b", "end_id": 0}),
-    "set_chat_format": (set_chat_format, {"model": decoder(), "template": CHAT}),
+    "set_chat_format": (set_chat_format, {"model": decoder(), "template": CHAT, "add_tokens": True}),
+    "with_tokens": (with_tokens, {"model": MODEL, "tokens": ["<a>", "<b>"]}),
+    "check_records": (check_records, {"records": [PREFERENCE], "kind": ["prompt", "preference"]}),
+    "kind_of": (kind_of, {"record": PREFERENCE}),
+    "split": (split, {"records": [PREFERENCE, {"prompt": "d"}], "share": 0.5, "seed": 1}),
+    "record_reward": (record_reward, {"rule": "exact", "tokenizer": TEXT, "records": [{"answer": 1}], "stop_ids": [0]}),
+    "parse_rule": (parse_rule, {"text": "exact:1,format:0.2", "files": False}),
+    "weighted": (weighted, {"rules": {"exact": 1.0}}),
     "label_probabilities": (label_probabilities, {
         "pattern": Prefix("{text} is a", WORDS), "model": MODEL, "samples": [{"text": "it"}]}),
     "predict": (predict, {"model": ENCODER, "samples": DATA, "batch_size": 2, "workers": 1}),
@@ -218,6 +237,10 @@ def test_the_optimiser_and_gradients():
     (lambda: sft(MODEL, SEQUENCES, **lora_of(OTHER, rank=2)), "transform: expected one of this model"),
     (lambda: sft(OTHER, SEQUENCES, **prefix_of(MODEL, rows=2)), "transform: expected one of this model"),
     (lambda: grpo(MODEL, PROMPTS, lambda texts: [1.0]), "reward: expected a function of .prompts, answers., got one of .texts."),
+    (lambda: record_reward(lambda question: 1.0, TEXT, [{}]), "rule <lambda>: expected a function of some of .prompt, answer, "),
+    (lambda: record_reward(5, TEXT, [{}]), "rule int: expected a function of some of .prompt, answer, .*, got 5"),
+    (lambda: grpo(MODEL, PROMPTS, record_reward("format", TEXT, [{}]), GRPOSettings(max_new_tokens=2)),
+     "reward: expected 2 records, one per prompt, got 1"),
     (lambda: text_reward(lambda answer: 1.0, TEXT), "rule: expected a function of .prompt, answer, finished., got one of"),
     (lambda: answered("ab", "cd"), "prompt: expected token ids, integers, got 'ab'"),
     (lambda: TokenSequence([1.5, 2], [False, True]), "ids: expected token ids, integers, got .1.5, 2."),

@@ -15,7 +15,8 @@ from tinyplm.cli.conversation import Chat, Text
 from tinyplm.generation import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, encode
-from tinyplm.tuning import read_records, set_chat_format
+from tinyplm.tuning import read_records
+from tinyplm.tuning.data.chat_format import set_chat_format
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 

@@ -74,7 +74,7 @@ def test_the_skills_by_hand(example):
 
 
 def test_sft(example, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)  # an optional extra: the README's commands run without it
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # known formats are rendered without it
     out = tmp_path / "out"
     small = ("--base-steps", "3", "--steps", "8", "--batch", "8", "--samples", "40", "--tests", "4", "--workers", "1")
     finished(example("sft.py", *small, "--out", str(out)), "exact match on held-out", "Put in order: j b e", "held-out answers")

@@ -12,7 +12,9 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 from tests.laws import Sizes, relative_error  # noqa: E402
-from tinyplm.checks.cases.alignment import COMPONENTS  # noqa: E402
+from tinyplm.checks.cases import alignment, preferences  # noqa: E402
+
+COMPONENTS = {**alignment.COMPONENTS, **preferences.COMPONENTS}
 
 
 def mean(value, weights, total):
@@ -55,11 +57,56 @@ def grpo(x, *, reference_log_probs, beta, **kwargs):
     return clipped_surrogate(x, **kwargs) + beta * kl
 
 
-def distillation(z, *, teacher_logits, temperature, reverse, weights=None, total=None):
+def distillation(z, *, teacher_logits, temperature, divergence, beta, weights=None, total=None):
     student, teacher = F.log_softmax(z / temperature, dim=-1), F.log_softmax(teacher_logits / temperature, dim=-1)
-    first, second = (teacher, student) if reverse else (student, teacher)
-    kl = F.kl_div(first, second, reduction="none", log_target=True).sum(-1)
-    return temperature**2 * mean(kl, weights, total)
+    mixture = torch.log(beta * teacher.exp() + (1 - beta) * student.exp())
+
+    def kl(p, q):
+        return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+    value = {"forward": kl(teacher, student), "reverse": kl(student, teacher),
+             "jensen-shannon": beta * kl(teacher, mixture) + (1 - beta) * kl(student, mixture)}[divergence]  # fmt: skip
+    return temperature**2 * mean(value, weights, total)
+
+
+def compared(chosen, rejected, reference_chosen, reference_rejected):
+    return (chosen - reference_chosen) - (rejected - reference_rejected)
+
+
+def ipo(chosen, rejected, *, reference_chosen, reference_rejected, beta, weights=None, total=None):
+    return mean((compared(chosen, rejected, reference_chosen, reference_rejected) - 1 / (2 * beta)) ** 2, weights, total)
+
+
+def hinge(chosen, rejected, *, reference_chosen, reference_rejected, beta, weights=None, total=None):
+    return mean(F.relu(1 - beta * compared(chosen, rejected, reference_chosen, reference_rejected)), weights, total)
+
+
+def orpo(chosen, rejected, *, lam, weights=None, total=None):
+    odds = [torch.logit(x.exp()) for x in (chosen, rejected)]
+    return mean(-chosen - lam * F.logsigmoid(odds[0] - odds[1]), weights, total)
+
+
+def simpo(chosen, rejected, *, beta, margin, weights=None, total=None):
+    return mean(-F.logsigmoid(beta * (chosen - rejected) - margin), weights, total)
+
+
+def kto(x, *, reference_log_probs, desirable, kl, beta, desirable_weight, undesirable_weight, weights=None, total=None):
+    gain = x - reference_log_probs - kl
+    loss = torch.where(desirable, desirable_weight * torch.sigmoid(-beta * gain), undesirable_weight * torch.sigmoid(beta * gain))
+    return mean(loss, weights, total)
+
+
+def sequence_surrogate(x, *, old_log_probs, advantages, clip, clip_high, weights=None, total=None):
+    w = torch.ones_like(x) if weights is None else weights
+    tokens = (w != 0).to(x)
+    s = torch.exp(((x - old_log_probs) * tokens).sum(1, keepdim=True) / tokens.sum(1, keepdim=True).clamp(min=1))
+    clipped = torch.clamp(s, 1 - clip, 1 + (clip if clip_high is None else clip_high))
+    return mean(-torch.min(s * advantages, clipped * advantages).expand_as(x), w, total)
+
+
+def gspo(x, *, reference_log_probs, beta, **kwargs):
+    kl = k3_kl(x, reference_log_probs=reference_log_probs, weights=kwargs["weights"], total=kwargs["total"])
+    return sequence_surrogate(x, **kwargs) + beta * kl
 
 
 def logits(x, W, b, cap):
@@ -90,7 +137,8 @@ def vocabulary_log_probs(x, W, b=None, *, cap=None, **kwargs):
 
 
 FORMULAS = {f.__name__: f for f in (bradley_terry, dpo, clipped_surrogate, clipped_value_loss, k3_kl, grpo, distillation,
-                                    vocabulary_distillation, with_language_model, log_probs, vocabulary_log_probs)}  # fmt: skip
+                                    vocabulary_distillation, with_language_model, log_probs, vocabulary_log_probs, ipo, hinge,
+                                    orpo, simpo, kto, sequence_surrogate, gspo)}  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -8,7 +8,6 @@ import json
 import pytest
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("jinja2")
 
 import tinyplm
 from tests.support.real_templates import REAL
@@ -17,7 +16,7 @@ from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, encode, folder_template
 from tinyplm.tokenizers.files.settings import read_settings
-from tinyplm.tuning.data.conversations import set_chat_format
+from tinyplm.tuning.data.chat_format import set_chat_format
 
 # The known formats again, in Jinja.
 KNOWN = {

@@ -28,7 +28,8 @@ from tinyplm.losses.advantages import group_advantages
 from tinyplm.losses.distillation import distillation
 from tinyplm.losses.log_probs import log_probs
 from tinyplm.losses.policy import grpo, k3_kl
-from tinyplm.losses.preference import bradley_terry, dpo, preference_statistics
+from tinyplm.losses.preference import bradley_terry, dpo, hinge, ipo, preference_statistics
+from tinyplm.losses.sequence_policy import gspo
 
 SEEDS = range(12)
 
@@ -87,8 +88,10 @@ AVERAGES = {
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("beta", [0.0, 0.04])
-def test_grpo(seed, average, beta):
-    """Covers the temperature, the ratio, both ends of the clip, the KL term, the entropy bonus and all four averages."""
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_grpo(seed, average, beta, level):
+    """Covers the temperature, the ratio (of tokens, or as GSPO's), both ends of the clip, the KL term, the entropy bonus and all
+    four averages."""
     draw, logits, ids, mask = drawn(seed)
     logits *= 0.5  # so that many tokens fall inside the clip range and on both sides of it
     temperature, bonus = 0.8, 0.01
@@ -98,7 +101,8 @@ def test_grpo(seed, average, beta):
     x = outputs["log_probs"]
     old, reference = (np.where(mask, x + draw.normal(0, 0.3, x.shape), 0) for _ in range(2))
     kwargs = {"old_log_probs": old, "weights": w, "total": total, "clip": 0.2, "clip_high": 0.28}
-    loss, back = grpo(x, advantages=A[:, None], reference_log_probs=reference, beta=beta, **kwargs)
+    surrogate = {"token": grpo, "sequence": gspo}[level]
+    loss, back = surrogate(x, advantages=A[:, None], reference_log_probs=reference, beta=beta, **kwargs)
     tokens = max(mask.sum(), 1)
     loss = loss - bonus * outputs["entropy"].sum() / tokens
     dlogits = logits_back({"log_probs": back(1.0), "entropy": -bonus * mask / tokens})
@@ -110,7 +114,7 @@ def test_grpo(seed, average, beta):
 
     trainer = stand_in(
         _get_per_token_logps_and_entropies=per_token, top_entropy_quantile=1.0, off_policy_mask_threshold=None,
-        importance_sampling_level="token", beta=beta, loss_type=average, epsilon_low=0.2, epsilon_high=0.28, use_vllm=False,
+        importance_sampling_level=level, beta=beta, loss_type=average, epsilon_low=0.2, epsilon_high=0.28, use_vllm=False,
         max_completion_length=mask.shape[1], current_gradient_accumulation_steps=1, _entropy_bonus_enabled=True,
         use_adaptive_entropy=False, entropy_coef=bonus,
         args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
@@ -144,9 +148,9 @@ def test_group_advantages(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_dpo(seed, smoothing):
-    """From the logits of both answers, through the sums of their token log-probabilities."""
+@pytest.mark.parametrize(("kind", "smoothing"), [("sigmoid", 0.0), ("aot", 0.2), ("hinge", 0.0), ("ipo", 0.0)])
+def test_dpo(seed, kind, smoothing):
+    """From the logits of both answers, through the sums of their token log-probabilities; for IPO, TRL takes the means."""
     draw, logits, ids, mask = drawn(seed, rows=2)
     if smoothing:  # one pair, see above
         logits, ids, mask = logits[:2], ids[:2], mask[:2]
@@ -154,9 +158,12 @@ def test_dpo(seed, smoothing):
     reference = draw.normal(-5, 2, 2 * N)
     outputs, logits_back = log_probs(logits, targets=np.where(mask, ids, -100))
     sums = outputs["log_probs"].sum(axis=1)
-    loss, back = dpo(sums[:N], sums[N:], reference_chosen=reference[:N], reference_rejected=reference[N:], beta=0.3,
-                     smoothing=smoothing)  # fmt: skip
-    dsums = np.concatenate(back(1.0))
+    # TRL's mask has a token in front of each answer, but counts as we do; an empty answer is divided by 1
+    lengths = np.maximum(mask.sum(axis=1), 1) if kind == "ipo" else np.ones(2 * N)
+    means, before = sums / lengths, reference / lengths
+    compare, options = {"hinge": (hinge, {}), "ipo": (ipo, {})}.get(kind, (dpo, {"smoothing": smoothing}))
+    loss, back = compare(means[:N], means[N:], reference_chosen=before[:N], reference_rejected=before[N:], beta=0.3, **options)
+    dsums = np.concatenate(back(1.0)) / lengths
     dlogits = logits_back({"log_probs": np.broadcast_to(dsums[:, None], mask.shape)})
 
     z = leaf(logits)
@@ -167,7 +174,6 @@ def test_dpo(seed, smoothing):
         return SimpleNamespace(log_probs=chosen, entropy=entropy, mean_logits=z.mean(-1), is_top1=m)
 
     model.training = True
-    kind = "aot" if smoothing else "sigmoid"
     trainer = stand_in(ld_alpha=None, precompute_ref_logps=True, f_divergence_type="reverse_kl", beta=0.3, loss_types=[kind],
                        loss_weights=[1.0], label_smoothing=smoothing, use_weighting=False)  # fmt: skip
     first = np.zeros((2 * N, 1), dtype=int)  # TRL shifts, so each row gets a token in front
@@ -202,15 +208,17 @@ def test_reward_loss(seed, with_margin):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_distillation(seed, reverse):
-    """TRL's generalised divergence at both ends of beta, times T^2, which TRL omits."""
+@pytest.mark.parametrize("divergence, beta", [("forward", 0.0), ("reverse", 1.0), ("jensen-shannon", 0.3)])
+def test_distillation(seed, divergence, beta):
+    """TRL's generalised divergence, whose ends of beta are both KL divergences, times T^2, which TRL omits."""
     draw, logits, _, mask = drawn(seed)
     teacher, T = draw.normal(0, 2, logits.shape), 2.5
-    loss, back = distillation(logits, teacher_logits=teacher, temperature=T, reverse=reverse, weights=mask.astype(float))
+    mixed = {"beta": beta} if 0 < beta < 1 else {}
+    loss, back = distillation(logits, teacher_logits=teacher, temperature=T, divergence=divergence, weights=mask.astype(float),
+                              **mixed)  # fmt: skip
     z = leaf(logits)
     expected = T**2 * GKDTrainer.generalized_jsd_loss(
-        z, torch.tensor(teacher), labels=torch.tensor(np.where(mask, 0, -100)), beta=float(reverse), temperature=T
+        z, torch.tensor(teacher), labels=torch.tensor(np.where(mask, 0, -100)), beta=beta, temperature=T
     )
     expected.backward()
     assert relative_error(np.asarray(loss), expected.detach().numpy()) < 1e-10

@@ -16,7 +16,7 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.losses import advantages, policy
 from tinyplm.losses.answers import pair_log_probs
 from tinyplm.losses.auxiliary import with_language_model
-from tinyplm.losses.distillation import distillation, vocabulary_distillation
+from tinyplm.losses.distillation import DIVERGENCES, distillation, vocabulary_distillation
 from tinyplm.losses.preference import bradley_terry, dpo, implicit_reward, preference_statistics
 
 LN2 = np.log(2)
@@ -216,10 +216,10 @@ def test_the_adaptive_coefficient():
 # ------------------------------------------------------------------------------------------------------- distillation
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_a_student_that_is_its_teacher(reverse):
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_student_that_is_its_teacher(divergence):
     z = np.random.default_rng(0).normal(size=(3, 5))
-    loss, back = distillation(z, teacher_logits=z + 4, temperature=3.0, reverse=reverse)  # + 4: softmax is shift-invariant
+    loss, back = distillation(z, teacher_logits=z + 4, temperature=3.0, divergence=divergence)  # + 4: softmax is shift-invariant
     assert abs(float(loss)) < FEW and np.abs(back(1.0)).max() < FEW
 
 
@@ -228,7 +228,7 @@ def test_distillation_by_hand():
     even, odds = np.zeros((1, 2)), np.log(np.array([[3.0, 1.0]]))
     gap = LN2 + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
     assert float(distillation(even, teacher_logits=odds)[0]) == pytest.approx(gap, rel=FEW)
-    assert float(distillation(odds, teacher_logits=even, reverse=True)[0]) == pytest.approx(gap, rel=FEW)
+    assert float(distillation(odds, teacher_logits=even, divergence="reverse")[0]) == pytest.approx(gap, rel=FEW)
     assert float(distillation(even, teacher_logits=2 * odds, temperature=2.0)[0]) == pytest.approx(4 * gap, rel=FEW)
 
 
@@ -236,9 +236,26 @@ def test_at_a_high_temperature_the_logits_are_matched():
     """Hinton et al. 2015, eq. 4: as T tends to infinity, the gradient tends to (z - v) / V for zero-mean logits."""
     draw = np.random.default_rng(1)
     z, v = (a - a.mean() for a in draw.normal(size=(2, 1, 5)))
-    for reverse in (False, True):
-        d = distillation(z, teacher_logits=v, temperature=1e4, reverse=reverse)[1](1.0)
-        assert relative_error(d, (z - v) / 5) < 1e-3  # of order z / T
+    for divergence, scale in (("forward", 1), ("reverse", 1), ("jensen-shannon", 0.3 * 0.7)):  # its curvature: beta (1 - beta)
+        d = distillation(z, teacher_logits=v, temperature=1e4, divergence=divergence, beta=0.3)[1](1.0)
+        assert relative_error(d, scale * (z - v) / 5) < 1e-3  # of order z / T
+
+
+def test_between_forward_and_reverse():
+    """JSD / beta and JSD / (1 - beta) tend to both; it is bounded where KL is not, and symmetric at 1/2."""
+    z, v = np.random.default_rng(2).normal(0, 2, (2, 3, 5))
+
+    def value(divergence, student=z, teacher=v, **beta):
+        return float(distillation(student, teacher_logits=teacher, divergence=divergence, **beta)[0])
+
+    assert value("jensen-shannon", beta=1e-6) / 1e-6 == pytest.approx(value("forward"), rel=1e-4)  # of order beta
+    assert value("jensen-shannon", beta=1 - 1e-6) / 1e-6 == pytest.approx(value("reverse"), rel=1e-4)
+    assert value("jensen-shannon", v, z) == pytest.approx(value("jensen-shannon"), rel=FEW)
+    apart = 2000 * np.eye(2)
+    assert (
+        value("jensen-shannon", apart[:1], apart[1:]) == pytest.approx(LN2, rel=FEW)
+        and value("forward", apart[:1], apart[1:]) > 1e3
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
@@ -269,6 +286,8 @@ X2, X, W5 = np.zeros((2, 3)), np.zeros(3), np.zeros((3, 5))
     (lambda: advantages.kl_rewards(X, X2, X2, X2 > 0, beta=0.1), r"log_probs: expected .* \(3, T\), got .* \(2, 3\)"),
     (lambda: advantages.adaptive_kl(1.0, kl=1.0, target=0.0, horizon=10, samples=1), "target: expected a finite number > 0"),
     (lambda: distillation(X2, teacher_logits=np.zeros((2, 4))), r"teacher_logits: expected .* \(2, 3\), got .* \(2, 4\)"),
+    (lambda: distillation(X2, teacher_logits=X2, divergence="jsd"), "divergence: expected one of forward, reverse, jensen"),
+    (lambda: distillation(X2, teacher_logits=X2, beta=1), "beta: expected a finite number > 0 and < 1, got 1"),
     (lambda: distillation(X2, teacher_logits=X2, temperature=0), "temperature: expected a finite number > 0"),
     (lambda: distillation(X2, teacher_logits=X2, weights=X), r"weights: expected .* \(2,\), got .* \(3,\)"),
     (lambda: vocabulary_distillation(X2, W5, teacher_x=X2, teacher_W=np.zeros((3, 6))),

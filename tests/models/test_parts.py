@@ -95,7 +95,7 @@ OUTPUTS = {
         Student(decoder("gpt2"), decoder("llama"), DistillSettings()), {"logits": SPARSE}, {"total": 7.0}
     ),
     "distillation, reverse": (
-        Student(decoder("llama"), decoder("llama", hidden_size=8), DistillSettings(reverse=True)),
+        Student(decoder("llama"), decoder("llama", hidden_size=8), DistillSettings(divergence="reverse")),
         {"logits": TARGETS},
         {"total": 7.0},
     ),

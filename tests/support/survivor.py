@@ -120,7 +120,8 @@ def forked(do: Callable[[], Any]) -> int:
 
 def whole_latest(out: Path) -> bool:
     """Whether `latest` and `best`, where they exist, name complete checkpoints."""
-    return all(checkpoint.folders.problem(checkpoint.find(out, n)) is None for n in ("latest", "best") if (out / n).exists())
+    names = [name for name in ("latest", "best") if (out / name).is_file()]  # finetune has a folder best/
+    return all(checkpoint.folders.problem(checkpoint.find(out, name)) is None for name in names)
 
 
 def on_disk(out: Path) -> dict[str, bytes | None]:
@@ -128,31 +129,35 @@ def on_disk(out: Path) -> dict[str, bytes | None]:
     return {str(p): p.read_bytes() if p.is_file() else None for p in out.rglob("*")}
 
 
-def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> tuple[int, int]:
+def kill_everywhere(
+    work: Path, after: tuple[bool, ...], twice: bool, go: Callable[..., Any] = run, every: int = 1, **changes: Any
+) -> tuple[int, int]:
     """Kill a run before or after each of its disk operations, resume it, and compare.  -> the numbers of operations and kills
+
+    go(out, **changes) starts a run or resumes it.  every: only every so many-th of these operations.
 
     Of operations before which the disk holds the same (a flush, the removal of what is missing), only the first: a run that is
     killed before the others leaves the same.
     twice: also kill the resumed run, at the same number.  Children are forked: starting Python takes far longer.
     """
-    run(work / "warm", **changes)  # imports and caches that each child would otherwise fill anew
+    go(work / "warm", **changes)  # imports and caches that each child would otherwise fill anew
     whole, operations = work / "whole", work / "operations"
     states: list[dict] = []
 
     def count() -> None:
         spy(lambda n, name, do: (states.append(on_disk(whole)), do())[1])
-        run(whole, **changes)
+        go(whole, **changes)
         different = [n for n, state in enumerate(states) if True in after or n == 0 or state != states[n - 1]]
         operations.write_text(json.dumps([len(states), different]))
 
     def killed(out: Path, n: int, after: bool) -> None:
         spy(kill_at(n, after))
-        run(out, **changes)
+        go(out, **changes)
 
     assert forked(count) == 0
     expected, kills = contents(whole), 0
     known, different = json.loads(operations.read_text())
-    for n, late in itertools.product(different, after):
+    for n, late in itertools.product(different[::every], after):
         where = f"{'after' if late else 'before'} operation {n}"
         out = work / where.replace(" ", "-")
         for again in range(1 + twice):
@@ -160,7 +165,7 @@ def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes:
             assert code == -signal.SIGKILL or (again and code == 0), f"{where}: exit code {code}"
             kills += code != 0
             assert whole_latest(out), where
-        assert forked(functools.partial(run, out, **changes)) == 0, f"{where}: cannot be resumed"
+        assert forked(functools.partial(go, out, **changes)) == 0, f"{where}: cannot be resumed"
         found = contents(out)
         assert found.keys() == expected.keys(), f"{where}: {found.keys() ^ expected.keys()}"
         for name in expected:

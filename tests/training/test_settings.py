@@ -14,6 +14,7 @@ from tinyplm.training.settings import Settings
 from tinyplm.tuning.align.distill import DistillSettings
 from tinyplm.tuning.align.dpo import DPOSettings
 from tinyplm.tuning.align.grpo import GRPOSettings
+from tinyplm.tuning.align.kto import KTOSettings
 from tinyplm.tuning.align.ppo import PPOSettings
 from tinyplm.tuning.align.reward import RewardSettings
 from tinyplm.tuning.align.sft import SFTSettings
@@ -94,19 +95,25 @@ CLASSES = {
     SFTSettings: {**RECIPE, "evaluate_every": EVERY, "packed": EVERY, "balance": NOT_NEGATIVE},
     RewardSettings: {**RECIPE, "evaluate_every": EVERY},
     DPOSettings: {**RECIPE, "floor": number(least=0, most=1e-5), "beta": POSITIVE, "smoothing": number(least=0, below=0.5),
-                  "joint": FLAG, "evaluate_every": EVERY},
-    DistillSettings: {**RECIPE, "temperature": POSITIVE, "reverse": FLAG, "hard": number(least=0, most=1),
+                  "joint": FLAG, "evaluate_every": EVERY, "loss": choice("dpo", "ipo", "hinge", "orpo", "simpo"),
+                  "lam": NOT_NEGATIVE, "margin": NOT_NEGATIVE,
+                  "means": Kind([None, True, False, np.False_], [0, "yes"], "True or False")},
+    KTOSettings: {**RECIPE, "floor": number(least=0, most=1e-5), "beta": POSITIVE, "desirable_weight": NOT_NEGATIVE,
+                  "undesirable_weight": NOT_NEGATIVE, "evaluate_every": EVERY},
+    DistillSettings: {**RECIPE, "temperature": POSITIVE, "divergence": choice("forward", "reverse", "jensen-shannon"),
+                      "beta": number(above=0, below=1), "hard": number(least=0, most=1),
                       "evaluate_every": EVERY},
     GRPOSettings: {**ROUND, "group": whole(2), "micro_batch_size": whole(1, 128, none=True), "minibatches": whole(1, 128),
                    "clip_ratio_high": number(above=0, none=True), "scale": FLAG,
-                   "aggregation": choice("sequence", "token", "constant")},
+                   "aggregation": choice("sequence", "token", "constant"), "ratio": choice("token", "sequence"),
+                   "redraws": whole(), "overlong": whole(0, 32)},
     PPOSettings: {**ROUND, "minibatches": whole(1, 16), "clip_value": number(above=0, none=True), "value_weight": NOT_NEGATIVE,
                   "entropy_weight": NOT_NEGATIVE, "gamma": number(least=0, most=1), "lam": number(least=0, most=1),
                   "kl_target": number(above=0, none=True), "kl_horizon": POSITIVE, "cut_score": number(none=True)},
 }  # fmt: skip
 # With these, only the value under test is at a limit.
 BASE = {Settings: {"schedule": "linear"}, PPOSettings: {"minibatches": 1}}
-ALONE = {"steps": {"warmup": 0}}
+ALONE = {"steps": {"warmup": 0}, "margin": {"loss": "simpo"}}
 CASES = [(cls, name) for cls, table in CLASSES.items() for name in table]
 
 
@@ -132,6 +139,10 @@ def test_settings_that_depend_on_others():
     with pytest.raises(ValueError, match="^kl_target: expected None if beta is 0, got 1.0"):
         PPOSettings(kl_target=1.0, beta=0.0)
     assert PPOSettings(kl_target=1.0, beta=5e-324).kl_target == 1.0
+    for changes, message in (({"margin": 1.0}, 'margin: expected 0 with loss "dpo", since only "simpo" has one, got 1.0'),
+                             ({"smoothing": 0.1, "loss": "ipo"}, 'smoothing: expected 0 with loss "ipo"')):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{message}"):
+            DPOSettings(**changes)
     assert GRPOSettings(batch_size=1, group=2, minibatches=2, micro_batch_size=2).samples == 2
     for changes, most in (({"minibatches": 3}, 2), ({"micro_batch_size": 3}, 2)):
         with pytest.raises(ValueError, match=f"from 1 to {most}, got 3"):

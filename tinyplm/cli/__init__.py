@@ -6,8 +6,10 @@ output.py    command lines to copy, files, plots        decoders.py  a small con
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said
-One file a command: pretrain.py, generate.py, chat.py, embed.py, evaluate.py, tokenizer.py,
-convert.py, count.py, check.py, compare.py, vectors.py.
+tuning.py    what the recipes share    rounds.py   what ppo and grpo share
+One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
+distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py, count.py;
+check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -32,9 +34,16 @@ from . import (
     compare,
     convert,
     count,
+    distill,
+    dpo,
     embed,
+    finetune,
     generate,
+    grpo,
+    ppo,
     pretrain,
+    reward,
+    sft,
     tokenizer,
     vectors,
 )
@@ -44,6 +53,13 @@ from .settings import resolve
 # {command: its module}; the first sentence of the module's docstring is the command's help
 COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
+    "finetune": finetune,
+    "sft": sft,
+    "reward": reward,
+    "dpo": dpo,
+    "ppo": ppo,
+    "grpo": grpo,
+    "distill": distill,
     "generate": generate,
     "chat": chat,
     "embed": embed,

@@ -13,12 +13,9 @@ a test made by tinyplm.checks.check_test, which brings its own settings.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
-from ..arguments import shown
+from ..imported import imported
 from .parser import Parser, one_of, whole
 
 
@@ -62,38 +59,10 @@ def run(options: argparse.Namespace) -> int:
         "kind": options.kind,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    f = found(options.callable)
+    f = imported(options.callable)
     made = getattr(f, "check", None)  # by check_test
     if made is None and options.like is None:
         raise ValueError("--like: expected the name of a component, got none")
     result = made(**settings) if callable(made) else check(f, **settings)
     print(result)
     return 0 if result.passed else 1
-
-
-def found(text: str) -> Any:
-    """The object that FILE.py:NAME names."""
-    path, colon, name = text.rpartition(":")
-    if not (colon and path.endswith(".py") and name):
-        raise ValueError(f"FILE.py:NAME: expected a file and a name in it, got {shown(text)}")
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path}: expected a file, got none (no such file)")
-    # the file may have the name of a library
-    spec = importlib.util.spec_from_file_location(f"checked_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))  # it may import its neighbours
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: expected a file that can be imported, got {said}") from error
-    value: Any = module
-    for part in name.split("."):
-        if not hasattr(value, part):
-            names = [n for n in vars(module) if not n.startswith("_")]
-            raise ValueError(f"{path}: expected one of {', '.join(names)}, got {shown(name)}")
-        value = getattr(value, part)
-    return value

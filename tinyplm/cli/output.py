@@ -93,10 +93,15 @@ def save_plot(
     print(f"{label:<11}{png}")
 
 
-def show_files(folder: Path, out: Path, drawn: bool) -> None:
-    """Print where a run's files are; drawn: whether its loss was plotted."""
+def show_files(folder: Path, out: Path, which: str = "") -> None:
+    """Print where the model of a run is, and its log.  which: "the best step; "."""
     known = read_json(folder / "config.json")["model_type"] not in UNKNOWN_TO_TRANSFORMERS
     reader = "transformers" if known else "tinyplm.load"
-    print(f"model      {folder} (the best step; {reader} loads this folder)")
+    print(f"model      {folder} ({which}{reader} loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
+
+
+def show_run(folder: Path, out: Path, drawn: bool) -> None:
+    """Print where the files of pretraining are; drawn: whether its loss was plotted."""
+    show_files(folder, out, "the best step; ")
     print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")

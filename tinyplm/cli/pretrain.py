@@ -42,7 +42,7 @@ from .corpus import corpus_options, prepare
 from .decoders import TITLES, decoders
 from .folders import FREE, device_options, run_folder, run_options, stopped
 from .models import Named, model_option, named, open_model, read_config
-from .output import show_files, tinyplm_command
+from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
 from .settings import write_run
 from .sizes import SIZES, configure
@@ -193,7 +193,7 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
     for i in range(options.samples):
         (sample,) = generate(model, [end], max_new_tokens=120, seed=options.seed + i, **settings)
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text or '', '    ')}\n")
-    show_files(folder, out, drawn)
+    show_run(folder, out, drawn)
     line = tinyplm_command("generate", "--model", out, "--prompt", "Return the")
     print(f"sample     {line}")
 

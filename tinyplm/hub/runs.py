@@ -34,6 +34,8 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
         return path
     if exists(path / FINAL / "config.json"):
         return path / FINAL
+    if exists(path / BEST / "config.json"):  # of finetune, whose best epoch is a folder
+        return path / BEST
     for pointer in (BEST, LATEST):
         if (path / pointer).is_file():
             return _pointed(path, pointer)

@@ -15,7 +15,7 @@ from ..shapes import expects
 @expects(
     "x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V), "
     "teacher_b (V,) or None, weights (...) numbers or None; "
-    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, flag reverse, whole chunk >= 1, "
+    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, 0 < beta < 1, whole chunk >= 1, "
     "flag grad"
 )
 def vocabulary_distillation(
@@ -29,7 +29,8 @@ def vocabulary_distillation(
     cap: float | None = None,
     teacher_cap: float | None = None,
     temperature: float = 1.0,
-    reverse: bool = False,
+    divergence: str = "forward",
+    beta: float = 0.5,
     weights: Array | None = None,
     total: Any = None,
     chunk: int = 1024,
@@ -66,7 +67,8 @@ def vocabulary_distillation(
             z,
             teacher_logits=teacher_z.astype(w.dtype, copy=False),
             temperature=temperature,
-            reverse=reverse,
+            divergence=divergence,
+            beta=beta,
             weights=w[some],
             total=1,
         )

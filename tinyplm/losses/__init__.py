@@ -6,11 +6,14 @@ answers.py         log-probabilities of whole answers
 regression.py      squared error, binary cross-entropy
 contrastive.py     InfoNCE
 distillation.py    a student's distributions against a teacher's
-preference.py      DPO; Bradley-Terry (reward models)
+preference.py      DPO, IPO, hinge; Bradley-Terry (reward models)
+reference_free.py  ORPO, SimPO
+feedback.py        KTO
 policy.py          GRPO; PPO's clipped surrogate and value loss; the k3 estimate of KL
+sequence_policy.py GSPO
 balance.py         balance between experts: Switch's and DeepSeek-V3's losses, router z-loss, and
                    a bias that is updated without a loss
-advantages.py      from rewards to advantages, without gradient: GAE, GRPO's groups
+advantages.py      from rewards to advantages, without gradient: GAE, GRPO's groups, length
 auxiliary.py       language modelling beside a task
 targets.py         which places count, and what a sum is divided by
 

@@ -71,6 +71,20 @@ def group_advantages(rewards: Array, *, group: int, scale: bool = True, eps: flo
     return centred.reshape(-1)
 
 
+@expects("lengths (N,) integers; whole longest >= 1, whole room >= 1")
+def overlong_punishment(lengths: Array, *, longest: int, room: int) -> Array:
+    """min(0, max(-1, (longest - room - length) / room)), to be added to an answer's reward.
+
+    DAPO, Yu et al. 2025, eq. 13 (their L_max and L_cache).   lengths (N,), tokens of answers ->
+    (N,) float64: 0 up to longest - room, then down to -1 at `longest`, where answers are truncated.
+    To count a truncated answer simply as wrong is noise, since its start may have been right.
+    """
+    if room > longest:
+        raise wrong("overlong_punishment: room", f"an integer from 1 to {longest}", room)
+    xp = array_module(lengths)
+    return xp.clip((longest - room - lengths) / room, -1.0, 0.0)
+
+
 @expects(
     "scores (N,) numbers, log_probs (N, T), reference_log_probs (N, T), mask (N, T) booleans; "
     "beta >= 0"

@@ -1,9 +1,16 @@
-"""Distillation on logits: a student learns a teacher's whole distributions.   Hinton et al. 2015"""
+"""Distillation on logits: a student learns a teacher's whole distributions.   Hinton et al. 2015
+
+DIVERGENCES: three functions (log_p, log_q, beta) -> (D, dD) of a teacher's p and a student's q over
+the last axis; dD = T dD/dz is the gradient for the student's logits, from dq_v/dz_u = q_v (1[u = v]
+- q_u) / T.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from ..arguments import check_choice
 from ..backend import array_module, at_least_float32
 from ..core import Array, Backward, in_float32
 from ..layers.activation import capped
@@ -13,9 +20,49 @@ from ..shapes import expects
 from .targets import counted_weights
 
 
+def _forward(log_p: Array, log_q: Array, beta: float) -> tuple[Array, Array]:
+    """KL(p || q) = sum_v p (log p - log q): the student must cover what the teacher does.
+
+    dD = q - p.
+    """
+    xp = array_module(log_q)
+    p = xp.exp(log_p)
+    return (p * (log_p - log_q)).sum(axis=-1), xp.exp(log_q) - p
+
+
+def _reverse(log_p: Array, log_q: Array, beta: float) -> tuple[Array, Array]:
+    """KL(q || p) = sum_v q (log q - log p): the student may leave out what it cannot hold.
+
+    dD = q (log q - log p - D).   Gu et al. 2024, sec. 2.
+    """
+    q = array_module(log_q).exp(log_q)
+    D = (q * (log_q - log_p)).sum(axis=-1)
+    return D, q * (log_q - log_p - D[..., None])
+
+
+def _jensen_shannon(log_p: Array, log_q: Array, beta: float) -> tuple[Array, Array]:
+    """beta KL(p || m) + (1 - beta) KL(q || m),   m = beta p + (1 - beta) q.
+
+    dD = (1 - beta) q (log q - log m - KL(q || m)).   Agarwal et al. 2024, eq. 1.
+    Bounded, also where one of both is 0.  D / beta tends to the forward divergence for beta -> 0,
+    D / (1 - beta) to the reverse one for beta -> 1.
+    The terms of m in dD/dq, -beta p (1 - beta) / m - (1 - beta)^2 q / m, add up to the constant
+    -(1 - beta), which softmax cancels.
+    """
+    xp = array_module(log_q)
+    log_m = xp.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    q = xp.exp(log_q)
+    of_q = (q * (log_q - log_m)).sum(axis=-1)
+    of_p = (xp.exp(log_p) * (log_p - log_m)).sum(axis=-1)
+    return beta * of_p + (1 - beta) * of_q, (1 - beta) * q * (log_q - log_m - of_q[..., None])
+
+
+DIVERGENCES = {"forward": _forward, "reverse": _reverse, "jensen-shannon": _jensen_shannon}
+
+
 @expects(
     "logits (..., V), teacher_logits (..., V), weights (...) numbers or None; "
-    "temperature > 0, flag reverse"
+    "temperature > 0, 0 < beta < 1"
 )
 @in_float32
 def distillation(
@@ -23,49 +70,42 @@ def distillation(
     *,
     teacher_logits: Array,
     temperature: float = 1.0,
-    reverse: bool = False,
+    divergence: str = "forward",
+    beta: float = 0.5,
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = T^2 sum_i w_i KL_i / total,   q = softmax(z / T),   p = softmax(teacher_logits / T).
+    """loss = T^2 sum_i w_i D_i / total,   q = softmax(z / T),   p = softmax(teacher_logits / T).
 
     logits z, teacher_logits (..., V), weights w (...) or None = 1, T = temperature -> a scalar in
-    at least float32; total as in cross_entropy.   Keeps dKL = T dKL/dz (..., V).
-    forward   KL(p || q) = sum_v p (log p - log q): the student must cover what the teacher does.
-    reverse   KL(q || p) = sum_v q (log q - log p): the student may leave out what it cannot hold
-              (Gu et al. 2024, sec. 2).
-    With dq_v/dz_u = q_v (1[u = v] - q_u) / T:
+    at least float32; total as in cross_entropy.   Keeps dD = T dD/dz (..., V).
+    divergence: "forward", D = KL(p || q); "reverse", KL(q || p) (Gu et al. 2024, sec. 2); or
+    "jensen-shannon" with beta (Agarwal et al. 2024, eq. 1), see DIVERGENCES.
 
-        dz = dloss T (w / total) dKL,   dKL = q - p   forward,
-                                        dKL = q (log q - log p - KL)   reverse.
+        dz = dloss T (w / total) dD.
 
-    The gradient of KL falls as 1/T^2 for large T (one 1/T is in dz, another in q - p); the factor
-    T^2 keeps its weight beside another loss the same at any temperature
-    (Hinton et al. 2015, sec. 2.1).
+    The gradient of D falls as 1/T^2 for large T (one 1/T is in dz, another in the difference of
+    the distributions); the factor T^2 keeps its weight beside another loss the same at any
+    temperature (Hinton et al. 2015, sec. 2.1).
     ValueError for logits of different shapes: distributions over another vocabulary do not compare.
     """
-    xp, T = array_module(logits), temperature
+    check_choice("distillation: divergence", divergence, DIVERGENCES)
+    T = temperature
     w, total = counted_weights(logits[..., 0], None, weights, total)
     log_q, _ = log_softmax(logits / T)
     log_p, _ = log_softmax(at_least_float32(teacher_logits) / T)
-    p, q = xp.exp(log_p), xp.exp(log_q)
-    if reverse:
-        KL = (q * (log_q - log_p)).sum(axis=-1)
-        dKL = q * (log_q - log_p - KL[..., None])
-    else:
-        KL = (p * (log_p - log_q)).sum(axis=-1)
-        dKL = q - p
+    D, dD = DIVERGENCES[divergence](log_p, log_q, beta)
 
     def backward(dloss: Any) -> Array:
-        return (w * (dloss * T / total))[..., None] * dKL
+        return (w * (dloss * T / total))[..., None] * dD
 
-    return T * T * (w * KL).sum() / total, backward
+    return T * T * (w * D).sum() / total, backward
 
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V), "
     "teacher_b (V,) or None, weights (...) numbers or None; "
-    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, flag reverse"
+    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, 0 < beta < 1"
 )
 def vocabulary_distillation(
     x: Array,
@@ -78,7 +118,8 @@ def vocabulary_distillation(
     cap: float | None = None,
     teacher_cap: float | None = None,
     temperature: float = 1.0,
-    reverse: bool = False,
+    divergence: str = "forward",
+    beta: float = 0.5,
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
@@ -96,7 +137,8 @@ def vocabulary_distillation(
         logits,
         teacher_logits=teacher_logits,
         temperature=temperature,
-        reverse=reverse,
+        divergence=divergence,
+        beta=beta,
         weights=weights,
         total=total,
     )

@@ -1,4 +1,8 @@
-"""Losses on pairs of answers, one of which is preferred: for a reward model, and for a policy."""
+"""Losses on pairs of answers, one of which is preferred: for a reward model, and for a policy.
+
+DPO, IPO and the hinge loss compare the policy with a reference, ORPO and SimPO (reference_free.py)
+do not.
+"""
 
 from __future__ import annotations
 
@@ -95,6 +99,83 @@ def dpo(
         return beta * dz, -beta * dz
 
     return -(w * ((1 - e) * right + e * wrong)).sum() / total, backward
+
+
+@expects(
+    "chosen (N,), rejected (N,), reference_chosen (N,), reference_rejected (N,), "
+    "weights (N,) numbers or None; beta > 0"
+)
+@in_float32
+def ipo(
+    chosen: Array,
+    rejected: Array,
+    *,
+    reference_chosen: Array,
+    reference_rejected: Array,
+    beta: float = 0.1,
+    weights: Array | None = None,
+    total: Any = None,
+) -> tuple[Array, Backward]:
+    """loss = sum_n w_n (h_n - 1 / (2 beta))^2 / total,
+
+        h = log(pi(y_w|x) / ref(y_w|x)) - log(pi(y_l|x) / ref(y_l|x)).
+
+    Azar et al. 2024, eq. 17 (their tau is beta).   DPO's loss falls for ever as z grows: where all
+    raters prefer y_w, nothing holds the policy to the reference.  Here h has a target, and a margin
+    beyond it costs as much as one below.
+    Arguments as in `dpo`; chosen and rejected may also be means over the tokens of an answer, so
+    that the target does not depend on its length.   Keeps h.
+
+        dh = dloss (2 w / total) (h - 1 / (2 beta)),   dchosen = dh,   drejected = -dh.
+    """
+    w, total = counted_weights(chosen, None, weights, total)
+    h = implicit_reward(chosen, reference_chosen, beta=1.0)
+    h = h - implicit_reward(rejected, reference_rejected, beta=1.0)
+    error = h - 1 / (2 * beta)
+
+    def backward(dloss: Any) -> tuple[Array, Array]:
+        dh = w * error * (2 * dloss / total)
+        return dh, -dh
+
+    return (w * error * error).sum() / total, backward
+
+
+@expects(
+    "chosen (N,), rejected (N,), reference_chosen (N,), reference_rejected (N,), "
+    "weights (N,) numbers or None; beta > 0"
+)
+@in_float32
+def hinge(
+    chosen: Array,
+    rejected: Array,
+    *,
+    reference_chosen: Array,
+    reference_rejected: Array,
+    beta: float = 0.1,
+    weights: Array | None = None,
+    total: Any = None,
+) -> tuple[Array, Backward]:
+    """loss = sum_n w_n max(0, 1 - z_n) / total,   with z of `dpo`.
+
+    Zhao et al. 2023 (SLiC), sec. 2.2: a rank loss with a margin, here of 1 / beta nats, on the
+    policy's log-probabilities; with their ratios to a reference: Liu et al. 2024 (RSO), hinge-norm.
+    Arguments as in `dpo`.   Keeps where z < 1.
+
+        dz = -dloss (w / total) [z < 1],   dchosen = beta dz,   drejected = -beta dz.
+
+    A pair beyond the margin has no gradient; all others have the same.
+    """
+    xp = array_module(chosen)
+    w, total = counted_weights(chosen, None, weights, total)
+    z = implicit_reward(chosen, reference_chosen, beta=beta)
+    z = z - implicit_reward(rejected, reference_rejected, beta=beta)
+    inside = z < 1
+
+    def backward(dloss: Any) -> tuple[Array, Array]:
+        dchosen = xp.where(inside, w, 0) * (-beta * dloss / total)
+        return dchosen, -dchosen
+
+    return (w * xp.maximum(1 - z, 0)).sum() / total, backward
 
 
 @expects("log_probs (...), reference_log_probs (...); beta > 0")

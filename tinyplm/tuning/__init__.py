@@ -1,7 +1,7 @@
 """Tuning: every stage after pretraining.
 
 finetuning  models with a head for labels, on labelled texts
-align       sft, reward models, PPO, DPO, GRPO, distillation
+align       sft, reward models, PPO, DPO, KTO, GRPO, distillation
 adapters    LoRA, prefixes, soft prompts: few trained parameters on a frozen model
 prompts     classification and few-shot prompting by text alone
 data        records, conversations and preference pairs as token sequences
@@ -17,13 +17,15 @@ from .align.distill import DistillSettings, distill, sampled_answers, text_seque
 from .align.dpo import DPOSettings, dpo
 from .align.grpo import GRPOSettings, grpo
 from .align.journal import Journal
+from .align.kto import KTOSettings, kto
 from .align.learner import Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
 from .align.reward import RewardResult, RewardSettings, pair_scores, reward, score
 from .align.rollouts import Rollouts, rollouts
-from .align.rules import text_reward
+from .align.rules import parse_rule, record_reward, text_reward, weighted
 from .align.sft import SFTSettings, answer_loss, sft
+from .data.chat_format import set_chat_format, with_tokens
 from .data.conversations import (
     conversation,
     conversations,
@@ -31,10 +33,10 @@ from .data.conversations import (
     preference,
     preferences,
     prompt_ids,
-    set_chat_format,
 )
+from .data.feedback import Feedback, feedback
 from .data.pairs import Pair
-from .data.records import check_records, read_records, write_records
+from .data.records import check_records, kind_of, read_records, split, write_records
 from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
@@ -52,10 +54,12 @@ __all__ = [
     "Cloze",
     "DPOSettings",
     "DistillSettings",
+    "Feedback",
     "FewShot",
     "FinetuneResult",
     "GRPOSettings",
     "Journal",
+    "KTOSettings",
     "Learner",
     "PPOResult",
     "PPOSettings",
@@ -82,9 +86,12 @@ __all__ = [
     "conversations",
     "distill",
     "dpo",
+    "feedback",
     "finetune",
     "grpo",
     "instruction_messages",
+    "kind_of",
+    "kto",
     "label_probabilities",
     "load_lora",
     "load_prefix",
@@ -96,6 +103,7 @@ __all__ = [
     "model_reward",
     "multiple_choice",
     "pair_scores",
+    "parse_rule",
     "plain",
     "ppo",
     "predict",
@@ -105,6 +113,7 @@ __all__ = [
     "prefix_of",
     "prompt_ids",
     "read_records",
+    "record_reward",
     "reward",
     "rollouts",
     "sampled_answers",
@@ -115,11 +124,14 @@ __all__ = [
     "set_chat_format",
     "sft",
     "soft_prompt",
+    "split",
     "tagging",
     "text_reward",
     "text_sequences",
     "token_log_probs",
+    "weighted",
     "with_delimiters",
     "with_prefix",
+    "with_tokens",
     "write_records",
 ]

@@ -43,7 +43,6 @@ def rendered(source, talk=TALK):
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_templates_without_measure_are_refused(name, monkeypatch):
-    pytest.importorskip("jinja2")
     monkeypatch.setattr("tinyplm.tokenizers.chat.meter.SECONDS", 0.3)
     begin = time.process_time()
     with pytest.raises(ValueError, match=r"^chat_template\.jinja: chat template: ") as refused:
@@ -55,12 +54,10 @@ def test_templates_without_measure_are_refused(name, monkeypatch):
 
 @pytest.mark.parametrize(("source", "expected"), FINITE.values(), ids=list(FINITE))
 def test_templates_that_end(source, expected):
-    pytest.importorskip("jinja2")
     assert rendered(source) == expected
 
 
 def test_limits_hold_in_threads_and_grow_with_the_messages():
-    pytest.importorskip("jinja2")
     from tinyplm.tokenizers.chat import meter
 
     outcomes = []

@@ -19,7 +19,8 @@ from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.align.sft import SFTSettings, batch_of, sft
 
 
-@pytest.mark.parametrize("changes", [{}, {"reverse": True, "temperature": 1.5}, {"hard": 0.0}, {"hard": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"divergence": "reverse", "temperature": 1.5},
+                                     {"divergence": "jensen-shannon", "beta": 0.3}, {"hard": 0.0}, {"hard": 1.0}])  # fmt: skip
 @pytest.mark.parametrize(("student", "teacher"), [("llama", "llama"), ("llama", "gpt2"), ("qwen2_moe", "qwen2_moe")])
 def test_the_step_is_both_losses_on_full_logits(changes, student, teacher):
     model, teacher = tiny(student), tiny(teacher, key=8)
@@ -30,7 +31,7 @@ def test_the_step_is_both_losses_on_full_logits(changes, student, teacher):
     targets = batch["targets"]["logits"]
     outputs, back = model(**batch["inputs"])
     soft = {"teacher_logits": teacher(**batch["inputs"])[0]["logits"], "weights": (targets != -100).astype(float), "total": total,
-            "temperature": settings.temperature, "reverse": settings.reverse}  # fmt: skip
+            "temperature": settings.temperature, "divergence": settings.divergence, "beta": settings.beta}  # fmt: skip
     (hard, hard_back), (kl, kl_back) = cross_entropy(outputs["logits"], targets=targets), distillation(outputs["logits"], **soft)
     a = settings.hard
     assert values["loss"] == pytest.approx(float(a * hard + (1 - a) * kl), rel=MODEL)

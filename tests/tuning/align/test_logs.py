@@ -198,8 +198,12 @@ def test_reward(tmp_path):
     assert json.loads((tmp_path / "final/recipe.json").read_text())["offset"] == result.offset
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_distill(reverse, tmp_path):
+def divergence_of(log_p, log_q):
+    return (np.exp(log_p) * (log_p - log_q)).sum()
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen-shannon"])
+def test_distill(divergence, tmp_path):
     model, teacher, sequences, held_out, T, a = (
         tiny(),
         tiny("gpt2", key=8),
@@ -220,21 +224,22 @@ def test_distill(reverse, tmp_path):
             p, q = (
                 log_softmax(logits[0, places] / T) for logits in (teacher([sequence.ids[:-1]])[0]["logits"], outputs["logits"])
             )
-            if reverse:
-                p, q = q, p
-            kl += T**2 * (np.exp(p) * (p - q)).sum() / count
+            m = np.log(0.7 * np.exp(p) + 0.3 * np.exp(q))
+            mixed = 0.7 * divergence_of(p, m) + 0.3 * divergence_of(q, m)
+            values = {"forward": divergence_of(p, q), "reverse": divergence_of(q, p), "jensen-shannon": mixed}
+            kl += T**2 * values[divergence] / count
             d = a * np.exp(log_p)
             d[np.arange(len(places)), ids[places]] -= a
-            student, other = (p, q) if reverse else (q, p)
-            d += (1 - a) * T * (np.exp(student) * (student - other - (np.exp(student) * (student - other)).sum(-1, keepdims=True))
-                                if reverse else np.exp(student) - np.exp(other))  # fmt: skip
+            towards, scale = (p, 1) if divergence == "reverse" else (m, 0.3)
+            centred = q - towards - (np.exp(q) * (q - towards)).sum(-1, keepdims=True)
+            d += (1 - a) * T * (np.exp(q) - np.exp(p) if divergence == "forward" else scale * np.exp(q) * centred)
             dlogits = np.zeros_like(outputs["logits"])
             dlogits[0, places] = d / count
             gradients.append(back({"logits": dlogits}))
         rows.append({"step": step + 1, "loss": a * hard + (1 - a) * kl, "hard": hard, "kl": kl,
                      **hand.update(total(gradients), RATES[step])})  # fmt: skip
         losses.append(mean_loss(hand.model, held_out))
-    settings = DistillSettings(**STEPS, temperature=T, hard=a, reverse=reverse, evaluate_every=2)
+    settings = DistillSettings(**STEPS, temperature=T, hard=a, divergence=divergence, beta=0.7, evaluate_every=2)
     result = distill(model, teacher, sequences, settings, validation=held_out, out=tmp_path, progress=False)
     assert_logged(result, rows, tmp_path, evaluations(result, "validation_loss"))
     assert list(result.validation.values()) == pytest.approx([losses[0], losses[2], losses[3]], rel=TRAINED)

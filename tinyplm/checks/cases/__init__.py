@@ -14,6 +14,7 @@ encoder_decoders.py  cross-attention, biased self-attention, a decoder's block
 moe.py           mixtures of experts, and the losses of their balance
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
+preferences.py   IPO, hinge, ORPO, SimPO, KTO
 kernels.py       the kernels, in the cases of their plain forms
 
 A new component needs one entry, and its formula in tests/components.py: then all laws are checked
@@ -34,6 +35,7 @@ from . import (
     layers,
     losses,
     moe,
+    preferences,
     relative_bias,
     rope,
     sinks,
@@ -56,6 +58,7 @@ COMPONENTS: dict[str, Entry] = {
     **moe.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
+    **preferences.COMPONENTS,
 }
 COMPONENTS |= kernels(COMPONENTS)
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from ...core import Backward, Component
 from ...kernels.attention import self_attention
-from ...losses import answers, auxiliary, distillation, log_probs, policy, preference
+from ...losses import (
+    answers,
+    auxiliary,
+    distillation,
+    log_probs,
+    policy,
+    preference,
+    sequence_policy,
+)
 from ...tuning.adapters import lora
 from ..case import Case, Entry, Sizes
 from .losses import drawn_cap
@@ -134,6 +142,31 @@ def _grpo(s: Sizes) -> Case:
     return Case([x], kwargs)
 
 
+def _sequence_case(s: Sizes, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    """The same for the ratios of answers, whose tokens' log-ratios differ from their mean."""
+    x, kwargs = _policy_case(s, rng)
+    log_ratios = np.log(rng.choice([0.5, 0.7, 0.9, 1.1, 1.4, 1.8], (s.B, 1)))
+    noise = rng.normal(0, 0.3, x.shape)
+    kept = np.ones(x.shape) if kwargs["weights"] is None else kwargs["weights"] != 0
+    count = np.maximum(kept.sum(axis=1, keepdims=True), 1)
+    noise = noise - (noise * kept).sum(axis=1, keepdims=True) / count
+    advantages = _signs(rng, s.B, 1)
+    return x, {**kwargs, "old_log_probs": x - log_ratios - noise, "advantages": advantages}
+
+
+def _sequence_surrogate(s: Sizes) -> Case:
+    x, kwargs = _sequence_case(s, s.rng())
+    return Case([x], kwargs)
+
+
+def _gspo(s: Sizes) -> Case:
+    rng = s.rng()
+    x, kwargs = _sequence_case(s, rng)
+    kwargs["reference_log_probs"] = x + rng.normal(0, 0.5, x.shape)
+    kwargs["beta"] = 0.3 if s.flags[0] else 0.0
+    return Case([x], kwargs)
+
+
 def _k3_kl(s: Sizes) -> Case:
     rng = s.rng()
     x = rng.uniform(-3, -0.1, (s.B, s.T))
@@ -158,7 +191,9 @@ def _clipped_value_loss(s: Sizes) -> Case:
 
 def _softened(s: Sizes, rng: np.random.Generator) -> dict[str, Any]:
     temperature = 2.0 if s.seed % 2 else 0.8
-    return {"temperature": temperature, "reverse": s.flags[2], **_weighted(s, rng, s.B, s.T)}
+    divergence = (*distillation.DIVERGENCES, "jensen-shannon")[2 * s.flags[2] + s.seed // 2 % 2]
+    kwargs = {"divergence": divergence, "beta": 0.3 if s.flags[0] else 0.6}
+    return {"temperature": temperature, **kwargs, **_weighted(s, rng, s.B, s.T)}
 
 
 def _distillation(s: Sizes) -> Case:
@@ -249,10 +284,18 @@ COMPONENTS = {
     ),
     "k3_kl": Entry(policy.k3_kl, _k3_kl, "KL divergence by the estimator k3"),
     "grpo": Entry(policy.grpo, _grpo, "GRPO: the clipped surrogate and the k3 divergence"),
+    "sequence_surrogate": Entry(
+        sequence_policy.sequence_surrogate,
+        _sequence_surrogate,
+        "GSPO's surrogate, clipped by answer",
+    ),
+    "gspo": Entry(
+        sequence_policy.gspo, _gspo, "GSPO: the surrogate by answer and the k3 divergence"
+    ),
     "distillation": Entry(
         distillation.distillation,
         _distillation,
-        "KL divergence from a teacher's logits, forward or reverse",
+        "KL divergence from a teacher's logits, forward or reverse, or Jensen-Shannon's",
     ),
     "vocabulary_distillation": Entry(
         distillation.vocabulary_distillation,

@@ -1,31 +1,29 @@
-"""Chat formats: a list of messages as the one text that a chat model was trained on.
+"""Chat formats: a list of messages (messages.py) as the one text that a chat model was trained on.
 
-A message is {"role": "system" | "user" | "assistant", "content": text}.  An optional system message
-comes first, then user and assistant alternate.  For generation, the last message is the user's, and
-the text ends where the assistant's answer starts.  For training (add_generation_prompt=False), the
-text ends with the last message, usually an answer and the token that ends it.
+For generation, the last message is the user's or a tool's, and the text ends where the assistant's
+answer starts.  For training (add_generation_prompt=False), the text ends with the last message,
+usually an answer and the token that ends it.
 
-The well-known formats are rendered here.  A template that comes with a model is a Jinja program
-(sandbox.py).
+The well-known formats are rendered here, without tools.  A template that comes with a model is a
+Jinja program (sandbox.py), which gets tools and calls as in transformers.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ...arguments import check_list, mismatch, shown, wrong
+from ...arguments import mismatch, shown
 from ..files.settings import CHAT_TEMPLATE, CONFIG, chat_template, named_tokens, read_settings
+from .messages import RESULTS, Messages, Tools, check_messages, check_tools, texts_of
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
-Messages = Sequence[Mapping[str, str]]
-
 
 class Render(Protocol):
-    """Messages to text."""
+    """Messages to text; one whose Template has tools=True also takes tools=."""
 
     def __call__(self, messages: Messages, add_generation_prompt: bool = True) -> str: ...
 
@@ -33,30 +31,15 @@ class Render(Protocol):
 class Template(NamedTuple):
     """render: messages to text.  ends: texts that end an answer, in most vocabularies single tokens
     (see turn_ends).
-    source: the same in Jinja, to be saved with a model (None: cannot be saved)."""
+    source: the same in Jinja, to be saved with a model (None: cannot be saved).
+    results: the roles of results of tools that it renders.
+    tools: whether it renders calls and the schemas of tools."""
 
     render: Render
     ends: tuple[str, ...]
     source: str | None = None
-
-
-def check_messages(messages: Messages, add_generation_prompt: bool = True) -> None:
-    """ValueError unless messages contain only text (no images, no tool calls), with roles in the
-    order above."""
-    check_list("messages", messages, "a list of messages")
-    for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise wrong(f"message {number}", "an object with role and content", message)
-        for name, value in message.items():
-            if not isinstance(value, str):
-                raise wrong(f"message {number}: {name}", "a string", value)
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
-        expected = "an optional system message, then user, assistant, user, ... in turn"
-        raise wrong("messages", expected, roles)
-    if add_generation_prompt and turns[-1] != "user":
-        raise wrong("messages", "a last message of the user, to be answered", roles)
+    results: tuple[str, ...] = ()
+    tools: bool = False
 
 
 def _chatml(messages: Messages, add_generation_prompt: bool = True) -> str:
@@ -208,8 +191,12 @@ TEMPLATES: dict[str, Template] = {
     "alpaca": Template(_alpaca, ("### Instruction:",), _ALPACA_SOURCE),
     "chatglm": Template(_chatglm, ("<eop>",), _CHATGLM_SOURCE),
     "chatglm2": Template(_chatglm2, ("</s>",), _CHATGLM2_SOURCE),
-    "chatglm3": Template(_by_role(*_CHATGLM3), (*_TURNS, "</s>"), _by_role_source(*_CHATGLM3)),
-    "glm4": Template(_by_role(*_GLM4), (*_TURNS, "<|endoftext|>"), _by_role_source(*_GLM4)),
+    "chatglm3": Template(
+        _by_role(*_CHATGLM3), (*_TURNS, "</s>"), _by_role_source(*_CHATGLM3), ("observation",)
+    ),
+    "glm4": Template(
+        _by_role(*_GLM4), (*_TURNS, "<|endoftext|>"), _by_role_source(*_GLM4), ("observation",)
+    ),
 }
 
 
@@ -234,26 +221,30 @@ def folder_template(
     if known:
         return known
     ends = (tokens["eos_token"],) if "eos_token" in tokens else ()
-    return Template(_jinja(source, tokens, where), ends, source)
+    return Template(_jinja(source, tokens, where), ends, source, RESULTS, True)
 
 
 def turn_ends(tokenizer: Tokenizer, template: Template) -> list[int]:
-    """The ids of the tokens that end an answer: those of template.ends in the vocabulary; and, for
-    a folder's own template, the special token that it emits after an answer, since many templates
-    end turns with another token than texts."""
+    """The ids of the tokens that end the assistant's turn: those of template.ends in the
+    vocabulary; and, for a folder's own template, the special token that it emits after an answer,
+    since many templates end turns with another token than texts, and the last one after a call."""
     found = map(tokenizer.token_to_id, template.ends)
     ids = {id for id in found if id is not None}
-    if template.source is not None and template not in TEMPLATES.values():
-        answer = "tinyplm"  # occurs nowhere else in the text
+    if template.source is None or template in TEMPLATES.values():
+        return sorted(ids)
+    said = "tinyplm"  # occurs nowhere else in the text
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": said}}}
+    answers: list[dict[str, Any]] = [{"content": said}, {"content": "", "tool_calls": [call]}]
+    for answer in answers:
+        turns: Messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", **answer}]
         try:
-            text = template.render(
-                [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}], False
-            )
+            text = template.render(turns, False)
         except ValueError:  # the template refuses this conversation
-            return sorted(ids)
-        _, found_answer, rest = text.rpartition(answer)
+            continue
+        _, found_answer, rest = text.rpartition(said)
         encoded = tokenizer.encode(rest, allow_special=True) if found_answer else []
-        ids.update(itertools.islice(filter(tokenizer.is_special, encoded), 1))
+        special = [id for id in encoded if tokenizer.is_special(id)]
+        ids.update(special[-1:] if "tool_calls" in answer else special[:1])
     return sorted(ids)
 
 
@@ -268,15 +259,107 @@ def _jinja(source: str, tokens: dict[str, str], where: str) -> Render:
     return compile_template(source, tokens, where)
 
 
-def encode(
-    tokenizer: Tokenizer, template: Template, messages: Messages, add_generation_prompt: bool = True
-) -> list[int]:
-    """The ids of the rendered messages.  ValueError if a message contains a special token's text,
-    which could forge a turn."""
+def render(
+    template: Template,
+    messages: Messages,
+    add_generation_prompt: bool = True,
+    tools: Tools | None = None,
+) -> str:
+    """The text of messages, which the caller has checked, with the schemas of tools."""
+    given: dict[str, Any] = {} if tools is None else {"tools": list(tools)}
+    return template.render(messages, add_generation_prompt, **given)
+
+
+def checked_text(
+    template: Template,
+    messages: Messages,
+    add_generation_prompt: bool = True,
+    tools: Tools | None = None,
+) -> str:
+    """The text of messages, which are checked.
+
+    ValueError if the template knows nothing of the tools, calls or results among them, or leaves
+    them out of the text.
+    """
     check_messages(messages, add_generation_prompt)
-    for message in messages:
-        for text in message.values():
+    check_tools(tools)
+    called = any("tool_calls" in message for message in messages)
+    roles = [message["role"] for message in messages if message["role"] in RESULTS]
+    if (called or tools is not None) and not template.tools:
+        what = "calls of tools" if called else "schemas of tools"
+        expected = f"one that renders {what}, such as one of a model's folder"
+        raise mismatch("template", expected, _name(template))
+    for role in roles:
+        if role not in template.results:
+            raise mismatch("template", f"one that renders the role {role!r}", _name(template))
+    text = render(template, messages, add_generation_prompt, tools)
+    for what, others, schemas in _without(messages, tools):
+        try:
+            same = render(template, others, add_generation_prompt, schemas) == text
+        except ValueError:  # it looks at them, at least
+            continue
+        if same:
+            expected = f"one that renders {what}"
+            raise mismatch("template", expected, f"{_name(template)}, which leaves them out")
+    return text
+
+
+def _name(template: Template) -> str:
+    names = (name for name, known in TEMPLATES.items() if known == template)
+    return next(names, "one without" if not template.tools else "the folder's")
+
+
+def _without(
+    messages: Messages, tools: Tools | None
+) -> Iterator[tuple[str, Messages, Tools | None]]:
+    """(what, the messages with something else in its place, the tools) for each thing of tools."""
+    if tools is not None:
+        yield "schemas of tools", messages, None
+    if any("tool_calls" in message for message in messages):
+        yield "calls of tools", [_renamed(message) for message in messages], tools
+    if any(message["role"] in RESULTS for message in messages):
+        others = [
+            {**m, "content": f"{m['content']}tinyplm"} if m["role"] in RESULTS else m
+            for m in messages
+        ]
+        yield "results of tools", others, tools
+
+
+def _renamed(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with other names of the functions it calls."""
+    if "tool_calls" not in message:
+        return message
+    functions = (call["function"] for call in message["tool_calls"])
+    calls = [
+        {**call, "function": {**function, "name": f"{function['name']}tinyplm"}}
+        for call, function in zip(message["tool_calls"], functions)
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def encode(
+    tokenizer: Tokenizer,
+    template: Template,
+    messages: Messages,
+    add_generation_prompt: bool = True,
+    *,
+    tools: Tools | None = None,
+) -> list[int]:
+    """The ids of the rendered messages; tools: the schemas of the tools that may be called.
+
+    ValueError if a message or a schema contains a special token's text, which could forge a turn,
+    and for tools where the template has none.
+    """
+    text = checked_text(template, messages, add_generation_prompt, tools)
+    check_texts(tokenizer, messages, tools)
+    return tokenizer.encode(text, allow_special=True)
+
+
+def check_texts(tokenizer: Tokenizer, messages: Messages, tools: Tools | None = None) -> None:
+    """ValueError if one of the texts contains a special token's text."""
+    places = [(m, f"the {m['role']}") for m in messages]
+    for value, place in itertools.chain(places, ((tool, "the tools") for tool in tools or ())):
+        for text in texts_of(value):
             if tokenizer.encode(text, allow_special=True) != tokenizer.encode(text):
                 expected = "no text of a special token"
-                raise mismatch("messages", expected, f"{shown(text)} from the {message['role']}")
-    return tokenizer.encode(template.render(messages, add_generation_prompt), allow_special=True)
+                raise mismatch("messages", expected, f"{shown(text)} from {place}")

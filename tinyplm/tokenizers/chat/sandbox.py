@@ -12,6 +12,7 @@ macros), a filter inserted into the template's syntax tree.
 
 from __future__ import annotations
 
+import itertools
 import json
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +63,7 @@ _running: ContextVar[Meter] = ContextVar("running")  # the meter of this thread'
 
 
 def compile_template(source: str, tokens: Mapping[str, str], where: str) -> Render:
-    """render(messages, add_generation_prompt) of a template.
+    """render(messages, add_generation_prompt, tools) of a template.
 
     ValueError, starting with `where`, for an invalid template.  render raises ValueError for any
     error in the template and when it exceeds a limit.
@@ -75,15 +76,20 @@ def compile_template(source: str, tokens: Mapping[str, str], where: str) -> Rend
     except Exception as error:  # including Python's, which compiles jinja2's output
         raise ValueError(f"{where}: chat template: {_said(error, 'valid source')}") from None
 
-    def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+    def render(
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         known = [dict(message) for message in messages]
         # Templates ask "is not none", which is true for undefined names.
-        absent = {"tools": None, "documents": None}
-        size = sum(len(str(text)) for message in known for text in message.values())
+        others = {"tools": None if tools is None else list(tools), "documents": None}
+        values = itertools.chain(tools or (), *(message.values() for message in known))
+        size = sum(len(str(value)) for value in values)
         before = _running.set(Meter(size, len(known)))
         try:
             return template.render(
-                {**tokens, **absent}, messages=known, add_generation_prompt=add_generation_prompt
+                {**tokens, **others}, messages=known, add_generation_prompt=add_generation_prompt
             )
         except Exception as error:  # an untrusted program can raise anything
             said = _said(error, "a template that accepts the messages")

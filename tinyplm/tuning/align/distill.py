@@ -2,6 +2,8 @@
 
     loss = a CE(student, text) + (1 - a) T^2 KL(teacher || student),   means over tokens that count
 
+or another divergence (losses/distillation.py).
+
 With the teacher's own answers as the text (DeepSeek-AI 2025, sec. 2.4), use sampled_answers and
 tuning.align.sft.
 """
@@ -18,7 +20,7 @@ import numpy as np
 
 from ...arguments import (
     as_ids,
-    check_flag,
+    check_choice,
     check_function,
     check_number,
     check_out,
@@ -30,6 +32,7 @@ from ...arguments import (
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...kernels.distillation import vocabulary_distillation
+from ...losses.distillation import DIVERGENCES
 from ...models.causal_lm import INFERENCE, vocabulary_head
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
@@ -48,18 +51,22 @@ from .sft import answer_loss, batch_of
 @dataclasses.dataclass(frozen=True)
 class DistillSettings(EvaluatedSettings):
     """temperature  T of both distributions
-    reverse      KL(student || teacher) instead of KL(teacher || student)
+    divergence   "forward", KL(teacher || student); "reverse", KL(student || teacher); or
+                 "jensen-shannon", which is bounded and lies between both (GKD)
+    beta         the teacher's share of the mixture in Jensen-Shannon's divergence
     hard         the share a of the cross-entropy on the text; 1: no teacher is asked
     """
 
     temperature: float = 2.0
-    reverse: bool = False
+    divergence: str = "forward"
+    beta: float = 0.5
     hard: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("temperature", self.temperature, above=0)
-        check_flag("reverse", self.reverse)
+        check_choice("divergence", self.divergence, DIVERGENCES)
+        check_number("beta", self.beta, above=0, below=1)
         check_number("hard", self.hard, least=0, most=1)
 
 
@@ -79,8 +86,8 @@ def distill(
 ) -> Result:
     """Train a student on sequences with a teacher; student.params are then those of the last step.
 
-    The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence,
-    in the direction trained).  The result's validation is {step: nats per token of the text}.
+    The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence
+    trained with).  The result's validation is {step: nats per token of the text}.
     ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss
     or gradient that is not finite; on any error student.params do not change.
     """
@@ -163,7 +170,8 @@ class Student(CausalModel):
                 cap=cap,
                 teacher_cap=config.logit_cap,
                 temperature=settings.temperature,
-                reverse=settings.reverse,
+                divergence=settings.divergence,
+                beta=settings.beta,
                 weights=(t != IGNORED).astype(x.dtype),
                 total=total,
             )

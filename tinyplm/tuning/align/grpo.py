@@ -4,7 +4,7 @@ A round: draw prompts, and `group` answers to each from the policy; reward them;
 rewards within each group, A = (r - mean) / std; then update with losses.policy.grpo: the clipped
 ratio to the policy that drew the answers, plus beta times the k3 estimate of the KL divergence to
 the reference, which is the initial model.  There is no value function.  With a rule as the reward
-it is DeepSeek-R1's recipe (DeepSeek-AI 2025, sec. 2.2).
+it is DeepSeek-R1's recipe (DeepSeek-AI 2025, sec. 2.2).  Dr. GRPO, DAPO and GSPO are settings.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ...arguments import (
     known_arguments,
 )
 from ...core import Tree
-from ...losses import policy
-from ...losses.advantages import group_advantages
+from ...losses import policy, sequence_policy
+from ...losses.advantages import group_advantages, overlong_punishment
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from .journal import Journal
@@ -43,21 +43,47 @@ from .rounds import (
 )
 
 AGGREGATIONS = ("sequence", "token", "constant")
+# Of a token's ratio or an answer's: the loss and its statistics.
+RATIOS: dict[str, tuple[Callable, Callable]] = {
+    "token": (policy.grpo, policy.policy_statistics),
+    "sequence": (sequence_policy.gspo, sequence_policy.sequence_statistics),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class GRPOSettings(RolloutSettings):
     """group            answers per prompt
+    ratio            what is clipped: the ratio of each "token", or that of the answer ("sequence",
+                     see losses.sequence_policy)
     clip_ratio_high  upper bound on the change of the ratio; None: clip_ratio both ways
     scale            whether advantages are divided by the group's standard deviation
     aggregation      the mean over tokens, see losses.policy: "sequence" (the paper), "token"
                      (DAPO), "constant" (Dr. GRPO)
+    redraws          how often a round draws again in place of groups with equal rewards, from
+                     which nothing is learned, see redraws
+    overlong         within the last `overlong` of max_new_tokens the reward of an answer falls by
+                     up to 1, see losses.advantages.overlong_punishment; 0: no punishment
+
+    The methods of the papers:
+
+                clip_ratio  clip_ratio_high  ratio     aggregation  scale  beta   redraws  overlong
+        GRPO      0.2         None           token     sequence     True   0.04   0        0
+        Dr. GRPO  0.2         None           token     constant     False  0      0        0
+        DAPO      0.2         0.28           token     token        True   0      >= 1     >= 1
+        GSPO      3e-4        4e-4           sequence  sequence     True   0      0        0
+
+    Shao et al. 2024, eq. 3 and sec. 4.2; Liu et al. 2025, sec. 3.2; Yu et al. 2025, sec. 3
+    (overlong: 4096 of 20480 tokens); Zheng et al. 2025, eq. 5 and sec. 5.1.  DAPO's mean is over
+    the tokens of a group, here of a minibatch.
     """
 
     group: int = 8
     clip_ratio_high: float | None = None
     scale: bool = True
     aggregation: str = "sequence"
+    ratio: str = "token"
+    redraws: int = 0
+    overlong: int = 0
 
     def __post_init__(self) -> None:
         check_whole("group", self.group, 2)  # a single answer has nothing to be compared with
@@ -65,6 +91,9 @@ class GRPOSettings(RolloutSettings):
         check_number("clip_ratio_high", self.clip_ratio_high, above=0, or_none=True)
         check_flag("scale", self.scale)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
+        check_choice("ratio", self.ratio, RATIOS)
+        check_whole("redraws", self.redraws)
+        check_whole("overlong", self.overlong, 0, self.max_new_tokens)
 
     @property
     def samples(self) -> int:
@@ -96,7 +125,8 @@ def grpo(
     Other arguments as in tuning.sft.
     Logged for each round: reward and its deviation, its parts, kl (k3, to the reference, if
     beta > 0), entropy, clip_fraction, update_kl (k3, of the update), length of answers, cut (share
-    of truncated answers), even (share of groups with equal rewards).
+    of truncated answers), even (share of groups with equal rewards); with redraws first_reward and
+    redrawn, see redraws; with overlong the mean punishment, which is not part of reward.
     ValueError for a reward that is NaN or of the wrong length, for a reference with another
     vocabulary, and, before anything is drawn, for a prompt that does not fit the context together
     with max_new_tokens; NonFiniteError for a non-finite loss or gradient; on any error model.params
@@ -111,9 +141,13 @@ def grpo(
     learner = Learner(model, settings, transform=transform, theta=theta, updates=settings.updates)
 
     def update(drawn: Rollouts, rewards: dict[str, np.ndarray], key: int) -> dict[str, float]:
-        batch, loss_of = grpo_batch(learner, settings, reference, drawn, rewards["reward"])
-        values = update_on_minibatches(learner, batch, loss_of, key=key)
-        return {**round_statistics(rewards, drawn), **values}
+        said, trained = round_statistics(rewards, drawn), rewards["reward"]
+        if settings.overlong:
+            limits = {"longest": settings.max_new_tokens, "room": settings.overlong}
+            punishment = overlong_punishment(drawn.lengths, **limits)
+            said["overlong"], trained = float(punishment.mean()), trained + punishment
+        batch, loss_of = grpo_batch(learner, settings, reference, drawn, trained)
+        return {**said, **update_on_minibatches(learner, batch, loss_of, key=key)}
 
     data = {"prompts": checked, "reference": reader, "stop_ids": stop_ids}
     data |= reward_facts(reward)
@@ -162,19 +196,20 @@ def grpo_batch(
 
 
 def policy_loss(settings: GRPOSettings, total: float) -> Loss:
-    """losses.policy.grpo for Learner.step, with entropy, clip_fraction, update_kl and kl to log.
+    """The loss of settings.ratio for Learner.step, with entropy, clip_fraction, update_kl, kl.
 
     Without "old_log_probs" the policy is still the one that drew the answers: all ratios are 1.
     """
     clips = {"clip": settings.clip_ratio, "clip_high": settings.clip_ratio_high}
+    surrogate, statistics = RATIOS[settings.ratio]
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x, scale = outputs["log_probs"], {"weights": part["weights"], "total": total}
         reference = part.get("reference_log_probs")
         ratio = {"old_log_probs": part.get("old_log_probs", x), **clips, **scale}
         options: dict[str, Any] = {"beta": settings.beta, "reference_log_probs": reference}
-        value, back = policy.grpo(x, advantages=part["advantages"], **ratio, **options)
-        values = {"loss": value, **policy.policy_statistics(x, **ratio)}
+        value, back = surrogate(x, advantages=part["advantages"], **ratio, **options)
+        values = {"loss": value, **statistics(x, **ratio)}
         values["entropy"] = (outputs["entropy"] * part["weights"]).sum() / total
         if reference is not None:
             values["kl"] = policy.k3_kl(x, reference_log_probs=reference, **scale)[0]

@@ -82,7 +82,7 @@ class Learner:
         self.key = random.key(settings.seed)
         self.done = 0  # updates
         self.given = {"model": model, "transform": getattr(transform, "facts", None)}
-        self.given |= {"theta": theta, "extra": extra}  # the same again on resume
+        self.given["theta"] = theta  # all this, the same again on resume
         self._given = flatten(model.params)
         self.model: Any = model.with_params(None)  # of the same class
         self._renew()

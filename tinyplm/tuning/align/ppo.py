@@ -140,8 +140,8 @@ def ppo(
     def loss_of(part: dict) -> Loss:
         return ppo_loss(settings, float(part["weights"].sum()))
 
-    data = {"prompts": checked, "reference": reference, "stop_ids": stop_ids}
-    data |= reward_facts(reward)
+    data = {"prompts": checked, "reference": reference, "value": head}
+    data |= {"stop_ids": stop_ids, **reward_facts(reward)}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         run_rounds(learner, journal, checked, reward, update, stop_ids=stop_ids)

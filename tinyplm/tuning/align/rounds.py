@@ -17,12 +17,14 @@ from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
 from .journal import Journal
 from .learner import Learner, Loss
+from .redraws import uneven_groups
 from .rollouts import Rollouts, check_prompts, rollout_context, rollouts
 
 # reward(prompts, answers) -> for each answer a number, or a dict whose "reward" is trained on and
 # whose other values are logged.  It must be pure, the same answers getting the same rewards: a run
 # that is resumed asks again.  An attribute `context`, if it exists, limits prompt and answer.
-Reward = Callable[[list[list[int]], list[list[int]]], Sequence[Any]]
+# If it has `records`, one for each prompt, it also takes numbers, those of the answers' prompts.
+Reward = Callable[..., Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +76,12 @@ def run_rounds(
     """settings.steps rounds, each on batch_size prompts with `samples` answers per prompt.
 
     update(drawn, rewards, key) trains on the answers and returns the values to log.
+    With settings.redraws, groups of equal rewards are drawn again, see redraws.
     """
     settings: Any = learner.settings
-    key = random.key(settings.seed)
-    for step in journal.steps():
-        numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
+    key, redraws = random.key(settings.seed), getattr(settings, "redraws", 0)
+
+    def draw(numbers: Sequence[int], seed: int) -> tuple[Rollouts, dict[str, np.ndarray]]:
         drawn = rollouts(
             learner.model,
             [prompts[n] for n in numbers],
@@ -86,10 +89,19 @@ def run_rounds(
             stop_ids=stop_ids,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
-            seed=random.fold(key, 1, step),
+            seed=seed,
             workers=settings.workers,
         )
-        record = update(drawn, rewarded(reward, drawn), random.fold(key, 2, step))
+        return drawn, rewarded(reward, drawn, np.asarray(numbers))
+
+    for step in journal.steps():
+        numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
+        drawn, rewards = draw(numbers.tolist(), random.fold(key, 1, step))
+        more: dict[str, float] = {}
+        if redraws:
+            seen: dict[str, Any] = {"prompts": len(prompts), "key": random.fold(key, 3, step)}
+            drawn, rewards, more = uneven_groups(drawn, rewards, draw, limit=redraws, **seen)
+        record = {**update(drawn, rewards, random.fold(key, 2, step)), **more}
         journal.record(step + 1, record, shown=("reward", "kl", "entropy", "length"))
 
 
@@ -127,18 +139,31 @@ def round_prompts(
     contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
     context = min(context for context in contexts if context is not None)
     limits = {"vocabulary": model.config.vocab_size, "context": context}
-    return check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
+    checked = check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
+    records = getattr(reward, "records", None)
+    if records is not None and len(records) != len(checked):
+        raise mismatch("reward", f"{len(checked)} records, one per prompt", len(records))
+    return checked
 
 
 def reward_facts(reward: Reward) -> dict[str, Any]:
-    """What a resumed run must be given again of a reward model (ppo.model_reward); {} of a rule."""
-    names = [name for name in ("model", "offset") if hasattr(reward, name)]
+    """What a resumed run must be given again of a reward: its model (ppo.model_reward), or the
+    records that its rule looks at (rules.record_reward)."""
+    names = [name for name in ("model", "offset", "records") if hasattr(reward, name)]
     return {f"reward.{name}": getattr(reward, name) for name in names}
 
 
-def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
-    """{"reward": (N,) float64, and any other parts}; ValueError unless they are finite numbers."""
-    values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
+def rewarded(
+    reward: Reward, drawn: Rollouts, numbers: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """{"reward": (N,) float64, and any other parts}; ValueError unless they are finite numbers.
+
+    numbers: of the prompts that were drawn for, each in the list that the recipe was given.
+    """
+    known: dict[str, Any] = {}
+    if numbers is not None and getattr(reward, "records", None) is not None:
+        known["numbers"] = np.repeat(numbers, drawn.samples).tolist()
+    values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers], **known)
     values = listed("reward", values, f"a list of {len(drawn)} rewards")
     if len(values) != len(drawn):
         raise mismatch("reward", f"{len(drawn)} rewards, one per answer", len(values))

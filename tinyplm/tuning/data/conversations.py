@@ -12,11 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ...arguments import MOST, check_text, check_whole, listed, mismatch, wrong
-from ...models.model import check_decoder
+from ...arguments import MOST, check_text, check_whole, listed, mismatch, shown, wrong
 from ...tokenizers import Tokenizer
-from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
-from ...tokenizers.files.settings import CHAT_TEMPLATE
+from ...tokenizers.chat.formats import (
+    Template,
+    check_texts,
+    checked_text,
+    encode,
+    render,
+    turn_ends,
+)
+from ...tokenizers.chat.messages import Messages, Tools
 from .pairs import Pair
 from .sequences import TokenSequence, answered
 
@@ -33,9 +39,13 @@ class Encoded:
     dropped: int = 0
 
 
-def conversation(tokenizer: Any, template: Template, messages: Messages) -> TokenSequence:
+def conversation(
+    tokenizer: Any, template: Template, messages: Messages, *, tools: Tools | None = None
+) -> TokenSequence:
     """The ids of a conversation; the assistant's turns count, each with its end token.
 
+    What the assistant says and what it calls counts; results of tools do not.  tools: the schemas
+    of the tools that may be called, for a template that renders them.
     With a template that has no end token (alpaca), the tokenizer's end of text follows the last
     answer.
     ValueError for a conversation without an assistant's turn, an empty answer, or a template that
@@ -43,23 +53,10 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     """
     check_tokenizer(tokenizer)
     check_template(template)
-    check_messages(messages, add_generation_prompt=False)
-    turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
-    if not turns:
-        raise ValueError("messages: expected a turn of the assistant to train on, got none")
-    encode(tokenizer, template, messages, False)  # refuses text that would forge a turn
-    text = template.render(messages, False)
+    text = checked_text(template, messages, False, tools)
+    check_texts(tokenizer, messages, tools)  # refuses text that would forge a turn
+    spans = _assistant_spans(template, messages, tools, text)
     ends = set(turn_ends(tokenizer, template))
-    spans = []
-    for n in turns:
-        if not messages[n]["content"].strip():
-            raise ValueError(f"message {n}: expected an answer of the assistant, got an empty one")
-        before = template.render(messages[:n], True)
-        after = template.render(messages[: n + 1], False)
-        if not (after.startswith(before) and text.startswith(after)):
-            expected = "one that renders a turn the same whatever follows"
-            raise mismatch("template", expected, f"one that changes turns before or at message {n}")
-        spans.append((len(before), len(after)))
     if not ends:  # then the last answer ends with its text
         spans[-1] = (spans[-1][0], spans[-1][0] + len(text[slice(*spans[-1])].rstrip()))
     ids, places = _encoded(tokenizer, text, spans)
@@ -75,6 +72,51 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     if not stopped and tokenizer.eos_id is not None:
         ids, counts = [*ids, tokenizer.eos_id], [*counts, True]
     return TokenSequence(ids, counts)
+
+
+def _assistant_spans(
+    template: Template, messages: Messages, tools: Tools | None, text: str
+) -> list[tuple[int, int]]:
+    """Where the assistant's turns are in the text: what each adds to the prompt that it answers."""
+    turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise ValueError("messages: expected a turn of the assistant to train on, got none")
+    spans = []
+    for n in turns:
+        if "tool_calls" not in messages[n] and not messages[n]["content"].strip():
+            raise ValueError(f"message {n}: expected an answer of the assistant, got an empty one")
+        before = render(template, messages[:n], True, tools)
+        after = render(template, messages[: n + 1], False, tools)
+        if not (after.startswith(before) and text.startswith(after)):
+            expected = "one that renders a turn the same whatever follows"
+            raise mismatch("template", expected, f"one that changes turns before or at message {n}")
+        if not text[len(before) : len(after)].strip():
+            expected = "one that shows the assistant's turns"
+            raise mismatch("template", expected, f"one that leaves out message {n}")
+        spans.append((len(before), len(after)))
+    return spans
+
+
+def check_marks(template: Any) -> None:
+    """ValueError unless the template marks where an answer begins, in training as in generation.
+
+    The text of a question with its answer must begin with the prompt of the question, and go on
+    with the answer.
+    """
+    check_template(template)
+    question = {"role": "user", "content": "Hi"}
+    answer = {"role": "assistant", "content": "tinyplm"}
+    try:
+        prompt = render(template, [question], True)
+        whole = render(template, [question, answer], False)
+    except ValueError:  # a template that asks for more, such as a system message
+        return
+    if not whole.startswith(prompt):
+        expected = "one whose prompt is how the text of an answered question begins"
+        raise mismatch("template", expected, f"{shown(prompt, 60)} and {shown(whole, 60)}")
+    if answer["content"] not in whole[len(prompt) :]:
+        expected = "one that shows the assistant's answer after the prompt"
+        raise mismatch("template", expected, shown(whole[len(prompt) :], 60))
 
 
 def _encoded(
@@ -115,13 +157,22 @@ def conversations(
     *,
     max_length: int | None = None,
 ) -> Encoded:
-    """Records of kind "conversation" (see data.records), of at most max_length tokens each."""
+    """Records of kind "conversation" (see data.records), of at most max_length tokens each.
+
+    A record's "tools" are the schemas of the tools that may be called in it.
+    ValueError as for `conversation`, naming the record, and, before any, for a template that does
+    not mark the assistant's turns.
+    """
     check_tokenizer(tokenizer)
-    check_template(template)
+    check_marks(template)
     check_whole("max_length", max_length, 1, or_none=True)
     rows = enumerate(_with_fields(records, "messages"))
-    make = partial(conversation, tokenizer, template)
-    return shortened([_named(n, make, record["messages"]) for n, record in rows], max_length)
+
+    def make(record: Mapping[str, Any]) -> TokenSequence:
+        tools = record.get("tools")
+        return conversation(tokenizer, template, record["messages"], tools=tools)
+
+    return shortened([_named(n, make, record) for n, record in rows], max_length)
 
 
 def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
@@ -171,11 +222,17 @@ def _plain(
     return [answered(start, [*ids, *end]) for ids in found]
 
 
-def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages) -> list[int]:
+def prompt_ids(
+    tokenizer: Any,
+    template: Template | None,
+    prompt: str | Messages,
+    *,
+    tools: Tools | None = None,
+) -> list[int]:
     """The ids to answer.
 
     Without a template: those of a text to continue (Tokenizer.prompt, with <s> as in generation).
-    With one: those of a chat; a text is the user's message.
+    With one: those of a chat, with the schemas of its tools; a text is the user's message.
     """
     check_tokenizer(tokenizer)
     if template is None:
@@ -183,7 +240,7 @@ def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         return tokenizer.prompt(prompt)
     check_template(template)
-    return encode(tokenizer, template, _asked(prompt))
+    return encode(tokenizer, template, _asked(prompt), tools=tools)
 
 
 def _asked(prompt: str | Messages) -> Messages:
@@ -206,10 +263,13 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         chosen, rejected = _plain(tokenizer, prompt, [record["chosen"], record["rejected"]])
         return chosen, rejected
-    messages = list(_asked(prompt))
+    messages, tools = list(_asked(prompt)), record.get("tools")
     answers = [{"role": "assistant", "content": record[name]} for name in ("chosen", "rejected")]
-    sides = [conversation(tokenizer, template, [*messages, answer]) for answer in answers]
-    last = len(encode(tokenizer, template, messages))  # earlier answers belong to the prompt
+    sides = [
+        conversation(tokenizer, template, [*messages, answer], tools=tools) for answer in answers
+    ]
+    # earlier answers belong to the prompt
+    last = len(encode(tokenizer, template, messages, tools=tools))
     chosen, rejected = (TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
     return chosen, rejected
 
@@ -220,29 +280,10 @@ def preferences(
     """`preference` for many records; an error names the record."""
     check_tokenizer(tokenizer)
     if template is not None:
-        check_template(template)
+        check_marks(template)
     rows = enumerate(_with_fields(records, "prompt", "chosen", "rejected"))
     make = partial(preference, tokenizer, template)
     return [_named(n, make, record) for n, record in rows]
-
-
-def set_chat_format(model: Any, template: Template) -> None:
-    """Give the model a chat format, for its folder and for generation, which stops at turn ends.
-
-    chat_template.jinja is the template's source.  The end ids in generation_config.json are the
-    tokens that end a turn and those that end a text.  tinyplm.generate, `tinyplm chat` and
-    transformers read both.  ValueError for a template without source, or a model without tokenizer.
-    """
-    check_decoder("model", model)
-    check_template(template)
-    if template.source is None:
-        raise mismatch(
-            "template", "one with a Jinja source, which is saved in the folder", "one without"
-        )
-    ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
-    model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
-    if ends:
-        model.generation = {**model.generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
 
 
 def check_tokenizer(value: Any) -> None:

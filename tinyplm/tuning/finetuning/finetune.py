@@ -138,6 +138,7 @@ class _Run:
             options: dict[str, Any] = {"steps": self.total, "result": BEST, "resume": resume}
             parts = (out, self.optimizer, settings, data)
             self.folder = RunFolder(held, *parts, **options, device=model.device)
+            self.state = self.folder.state
             if self.folder.trainer:
                 self.recall(self.folder)
         self.progress = Progress(self.total, self.state.step, show=progress)
@@ -152,7 +153,7 @@ class _Run:
 
     def recall(self, folder: RunFolder) -> None:
         """Go on from what a checkpoint says, and repair best/ if the run was killed before it."""
-        self.state, trainer = folder.state, folder.trainer
+        trainer = folder.trainer
         where = f"{printable(folder.out)}: {TRAINER}"
         check_whole(f"{where}: best_epoch", trainer.get("best_epoch"), 0, self.settings.epochs)
         self.best_epoch, self.history = trainer["best_epoch"], trainer.get("history", [])

@@ -1,0 +1,80 @@
+"""Train a reward model on preferences: a score for whole answers, for ppo, grpo and evaluation.
+
+    tinyplm reward --model out-sft --data pairs.jsonl --out out-reward
+    tinyplm ppo --model out-sft --data prompts.jsonl --reward-model out-reward --out out-ppo
+
+A record is {"prompt": ..., "chosen": ..., "rejected": ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..models.model import Model
+from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
+from ..tuning import RewardSettings, preferences, reward, set_chat_format
+from .folders import run_folder, stopped
+from .models import open_model
+from .parser import Parser
+from .tuning import (
+    adapter,
+    count_parts,
+    curves,
+    data_options,
+    read_data,
+    settings_of,
+    show_result,
+    training_options,
+    validation_table,
+)
+
+COMMAND = "reward"
+SCORED: dict[str, Any] = {"task": "sequence_classification", "labels": ["reward"]}
+
+
+def add(parser: Parser) -> None:
+    data_options(parser, "preferences")
+    training_options(parser, RewardSettings, "out-reward")
+
+
+def chat_format(model: Model, options: argparse.Namespace) -> Template | None:
+    """The chat format of the folder or of --template; None for plain text.
+
+    The reward model reads the tokens that the policy writes, so none are added to its vocabulary.
+    """
+    if options.template == "none":
+        return None
+    own = folder_template(model.files, model.text_tokenizer().named)
+    if options.template is None:
+        return own
+    set_chat_format(model, TEMPLATES[options.template])
+    return TEMPLATES[options.template]
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = settings_of(RewardSettings, options)
+    data = read_data(options, ("preference",))
+    model = open_model(options.model, options, **SCORED, key=options.seed)
+    print(f"model      {model}")
+    template = chat_format(model, options)
+    tokenizer = model.text_tokenizer()
+    training, held_out = (preferences(tokenizer, template, part) for part in data.parts)
+    count_parts("pairs", training, held_out)
+    with run_folder(COMMAND, options) as out:
+        result = reward(
+            model,
+            training,
+            settings,
+            validation=held_out,
+            out=out,
+            resume=options.resume,
+            **adapter(model, options),
+        )
+        if result.signal is not None:
+            return stopped(COMMAND, options, result.signal)
+        print(f"\n{validation_table(result.validation)}\n")
+        losses, shares = ("loss", "validation_loss"), ("accuracy", "validation_accuracy")
+        curves(out, ("loss", losses), ("share of pairs", shares))
+        show_result(out, talk=False)
+    return 0

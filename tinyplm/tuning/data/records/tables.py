@@ -1,0 +1,85 @@
+"""Tables of texts: CSV and TSV with a header row, and CoNLL's columns of words and tags."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ....arguments import mismatch, shown
+from ....files import LARGEST_LINES, printable, read_bytes, text_lines
+
+TABLES = {".csv": ",", ".tsv": "\t"}  # by the file's suffix
+
+
+def table_rows(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows as {name in the header: text}, each with "file, line n", where it begins.
+
+    Texts in quotes may contain delimiters, doubled quotes and line breaks.  Blank lines are left
+    out.  ValueError naming file and line for invalid UTF-8 or quotes, a header with an empty or a
+    repeated name, and a row with more or fewer texts than the header.
+    """
+    lines = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        where = f"{printable(path)}, line {lines.line_num + 1}"
+        try:
+            row = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise mismatch(where, "a row of a table", f"an error ({error})") from None
+        if not row:
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            if not all(header) or len(set(header)) < len(header):
+                expected = "a header row of different names"
+                raise mismatch(where, expected, shown(row, 60))
+            yield where, dict.fromkeys(header, "")
+        elif len(row) != len(header):
+            given = f"{len(row)}: {shown(row, 60)}"
+            raise mismatch(where, f"{len(header)} texts, as in the header", given)
+        else:
+            yield where, dict(zip(header, row))
+
+
+def _text(path: str | os.PathLike) -> str:
+    data = read_bytes(path, largest=LARGEST_LINES)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        given = shown(data[error.start : error.start + 40].decode("utf-8", "replace"))
+        raise mismatch(f"{printable(path)}, line {line}", "valid UTF-8", given) from None
+
+
+def tagged_sentences(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Records {"tokens", "tags"} of a file with a word and its tag a line, separated by a tab or,
+    in a .conll, by spaces; a blank line ends a sentence.  Lines of -DOCSTART- are left out.
+
+    ValueError naming file and line for a line of anything but two columns.
+    """
+    tab = not str(path).lower().endswith(".conll")
+    words: list[str] = []
+    tags: list[str] = []
+    begin, last = "", 0
+    for where, line in text_lines(path):
+        number = int(where.rpartition(" ")[2])
+        if words and number > last + 1:  # a blank line between
+            yield begin, {"tokens": words, "tags": tags}
+            words, tags = [], []
+        last = number
+        columns = line.strip("\r\n").split("\t") if tab else line.split()
+        if columns[0].startswith("-DOCSTART-"):
+            continue
+        if len(columns) != 2 or not all(column.strip() for column in columns):
+            expected = f"a word and its tag, separated by {'a tab' if tab else 'a space'}"
+            raise mismatch(where, expected, shown(line, 60))
+        begin = begin if words else where
+        words.append(columns[0].strip())
+        tags.append(columns[1].strip())
+    if words:
+        yield begin, {"tokens": words, "tags": tags}
