@@ -97,8 +97,8 @@ def outside(out: Path, model: str) -> None:
 def read(name: str) -> Model:
     """The model of a folder, a run or a checkpoint, also an incremental one, as it is stored."""
     path = Path(name)
-    final = (path / FINAL / "config.json").is_file()
-    if path.is_dir() and not final and not (path / "config.json").is_file():
+    whole = any((path / part / "config.json").is_file() for part in ("", FINAL, BEST))
+    if path.is_dir() and not whole:
         for pointer in (BEST, LATEST):
             if (path / pointer).is_file():
                 path = find(path, pointer)
