@@ -12,10 +12,9 @@ random order (GLM: Du et al. 2022, sec. 2.1, 2.2).
 of part B sees part A and what precedes it in part B: causal attention with part A as the prefix
 (layers.mask.prefix_mask).
 
-    spans        short ones, lengths from a Poisson distribution, 15% of the tokens      [MASK]
-    sentences    whole ones, 15% of the tokens                                           [sMASK]
-    document     one span, 50% to 100% of the tokens                                     [gMASK]
-
+    spans [MASK]        short ones, lengths from a Poisson distribution, 15% of the tokens
+    sentences [sMASK]   whole ones, 15% of the tokens
+    document [gMASK]    one span, 50% to 100% of the tokens
 The paper counts positions from 1, the released code from 0, as here.  As in that code, short spans
 have at least one token and one between them, the document's span is at the end in half of the
 samples (gpt_infill_prob 0.5).  The paper mixes short spans with one of the other two; `shares` are
@@ -28,9 +27,8 @@ have bert-prob, sentences gap-sentence-prob, and the document's span the rest:
     ds_block_large_chinese               0.4       0.3         0.3            25%
     ds_block_10B_longer                  0.4       0.3         0.3            25%
 
-The last has, in 5% of the batches instead (single-span-prob), one short span.
-
-The paper (sec. 2.1) blanks at least 50% of a document, which is also the code's default, and ours.
+The last has one short span in 5% of the batches instead (single-span-prob).  At least 50% of a
+document is the paper's (sec. 2.1), the code's default, and ours.
 """
 
 from __future__ import annotations
