@@ -20,7 +20,7 @@ ALLOWED = {
     "imported": set(),
     "shapes": {"backend"},
     "core": {"backend"},
-    "memory": set(),
+    "memory": {"backend"},
     "random": {"backend"},
     "special": {"backend"},
     "layers": {"backend", "core", "random", "shapes", "special"},
@@ -51,6 +51,8 @@ THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplo
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),
     "jax": ("checks/callables/jax.py",),
+    "tensorboardX": ("training/writers.py",),
+    "wandb": ("training/writers.py",),
 }
 
 

@@ -67,7 +67,7 @@ def contents(out: Path) -> dict[str, Any]:
     for file in sorted(p for p in out.rglob("*") if p.is_file()):
         name = str(file.relative_to(out))
         if file.name == "log.jsonl":
-            found[name] = [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in log.read(file)]
+            found[name] = [{k: v for k, v in r.items() if k not in log.MEASURED} for r in log.read(file)]
         elif file.name == "trainer.json":
             found[name] = json.loads(file.read_text())
             del found[name]["state"]["seconds"]

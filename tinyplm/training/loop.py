@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .. import random
 from ..arguments import check_choice, check_flag, check_path, mismatch, wrong
 from ..backend import is_host
 from ..files import sole_writer
-from ..memory import give_back_freed_memory, keep_freed_memory
+from ..memory import give_back_freed_memory, keep_freed_memory, memory_use
 from ..models.model import Model, check_model
 from ..models.routed_model import RoutedModel
 from ..optim import Optimizer
@@ -27,6 +28,7 @@ from .monitor import Monitor
 from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
 from .settings import EXTEND, Settings, optimizer_of
 from .step import NonFiniteError, check_finite, update
+from .writers import check_writers
 
 
 def train(
@@ -39,6 +41,7 @@ def train(
     resume: bool = False,
     extend: str | None = None,
     progress: bool = True,
+    writers: Sequence[str] = (),
 ) -> State:
     """Train `model`; afterwards model.params are the trained parameters, and model.buffers hold
     what a step updates without a gradient (expert_load.correct).
@@ -52,8 +55,10 @@ def train(
     depend on their number, extend says how they continue: "stretch" or "restart" (see Settings).
     It is ignored where there is nothing to extend, so a call can be repeated after a kill.
     However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
-    moments, buffers and log (except for times), given the same workers and libraries. (Which steps
-    are saved, and which of them incrementally, also depends on signals and the clock.)
+    moments, buffers and log (except for log.MEASURED), given the same workers and libraries. (Which
+    steps are saved, and which of them incrementally, also depends on signals and the clock.)
+
+    writers: other programs that get the log, see training.writers: "tensorboard", "wandb".
 
     Returns early, with a checkpoint saved, when settings.patience is exhausted, and on SIGINT or
     SIGTERM after the current step; state.signal is then its number.  A second signal acts at once.
@@ -72,6 +77,7 @@ def train(
     check_choice("extend", extend, EXTEND, or_none=True)
     if extend is not None and not resume:
         raise mismatch("extend", "None without resume", extend)
+    writers = check_writers(writers)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
@@ -81,7 +87,8 @@ def train(
             held.enter_context(sole_writer(out))
         except OSError as error:
             raise unwritable(error, out, 0) from error
-        return _train(model, training, validation, settings, data, out, resume, extend, progress)
+        given = (model, training, validation, settings, data, out)
+        return _train(*given, resume, extend, progress, writers)
 
 
 def _train(
@@ -94,6 +101,7 @@ def _train(
     resume: bool,
     extend: str | None,
     progress: bool,
+    writers: Sequence[str],
 ) -> State:
     """The run, in a folder locked for this process."""
     if not resume and checkpoint.started(out):
@@ -113,7 +121,7 @@ def _train(
     run = None
     try:
         checkpoint.tidy(out, state, settings.keep)
-        run = _Run(model, optimizer, settings, state, out, data, validation, progress)
+        run = _Run(model, optimizer, settings, state, out, data, validation, progress, writers)
         if run.out_of_patience():
             notes.append(f"nothing to do: no improvement in the last {state.waited} evaluations")
         for note in filter(None, notes):
@@ -190,11 +198,12 @@ class _Run:
         data: str,
         validation: Any,
         progress: bool,
+        writers: Sequence[str],
     ) -> None:
         self.model, self.optimizer, self.settings, self.state = model, optimizer, settings, state
         self.out, self.data, self.validation = out, data, validation
         self.key = random.key(settings.seed)
-        self.log = Log(out / "log.jsonl", last_step=state.step)
+        self.log = Log(out / "log.jsonl", last_step=state.step, writers=writers)
         self.monitor = Monitor()
         self.monitor.replay(read(self.log.path))
         self.progress = Progress(settings.steps, state.step, show=progress)
@@ -245,18 +254,20 @@ class _Run:
         self.clock += seconds
         self.state.seconds += seconds
         tokens = self.settings.batch_size * self.settings.sequence_length
-        speed = len(self.pending) * tokens / seconds
+        speed, memory = len(self.pending) * tokens / seconds, memory_use(self.model.device)
         for step, rate, load, *values in self.pending:
             loss, norm = map(float, values)
             check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             routed = load_record(load)
-            self.log.write(**record, tokens_per_second=round(speed, 1), **routed)
+            self.log.write(**record, tokens_per_second=round(speed, 1), **routed, **memory)
             self.watch(record)
         shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}"}
         shown |= {"tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
         if routed:
             shown["load"] = f"{max(routed['load_max']):.2f}x"  # of the busiest expert
+        if "memory" in memory:
+            shown["mem"] = f"{memory['memory'] / 1e9:.2f}GB"
         self.counts = load.whole_counts()
         self.progress.update(len(self.pending), shown)
         self.pending.clear()
