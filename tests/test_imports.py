@@ -35,7 +35,7 @@ ALLOWED = {
     "families": {"backend", "core", "random", "layers", "losses", "kernels", "models"},
     "hub": {"backend", "memory", "core", "files", "random", "models", "families", "tokenizers"},
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "families", "tokenizers", "hub"},
-    "generation": {"backend", "layers", "random", "models"},
+    "generation": {"backend", "layers", "random", "objectives", "models"},
     "training": {"backend", "memory", "core", "random", "files", "data", "losses", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "imported", "layers", "losses", "kernels", "data", "optim",
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},

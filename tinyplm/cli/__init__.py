@@ -5,6 +5,7 @@ folders.py   output folders and the options of runs     models.py  what --model 
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
+tuning.py    what commands of tuning share       rounds.py  what grpo and ppo share
 preset.py    settings of pretraining by rule
 pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
 

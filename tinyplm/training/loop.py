@@ -74,10 +74,10 @@ def train(
     check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_path("out", out)
     check_flag("resume", resume)
+    writers = check_writers(writers)
     check_choice("extend", extend, EXTEND, or_none=True)
     if extend is not None and not resume:
         raise mismatch("extend", "None without resume", extend)
-    writers = check_writers(writers)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
@@ -87,8 +87,8 @@ def train(
             held.enter_context(sole_writer(out))
         except OSError as error:
             raise unwritable(error, out, 0) from error
-        given = (model, training, validation, settings, data, out)
-        return _train(*given, resume, extend, progress, writers)
+        how = (resume, extend, progress, writers)
+        return _train(model, training, validation, settings, data, out, *how)
 
 
 def _train(
