@@ -2,7 +2,7 @@
 
     python examples/infill.py                       # about five minutes on two cores
     python examples/infill.py --text my-book.txt    # your own text
-    python examples/infill.py --steps 8000          # an hour: where both have learned more
+    python examples/infill.py --steps 8000          # longer training
 
 A small GLM (blank infilling), a small T5 (span corruption) and a LLaMA (the next token) are trained
 on equally many windows of the same tokens, with as large a share blanked and spans of the same mean
