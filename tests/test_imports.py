@@ -41,8 +41,9 @@ ALLOWED = {
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "cli": {"backend", "memory", "files", "imported", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families",
-            "hub", "generation", "training", "tuning", "losses"},
+    "scaling": {"core", "layers", "models", "families"},
+    "cli": {"backend", "memory", "files", "imported", "core", "checks", "data", "evaluation", "tokenizers", "optim", "models",
+            "families", "hub", "generation", "training", "tuning", "losses", "scaling", "sentence_encoder"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip

@@ -26,6 +26,7 @@ from tinyplm.training.samples import CausalSamples, CausalValidation, FixedBatch
 from tinyplm.training.settings import Settings
 from tinyplm.tuning.adapters.lora import load_lora, lora_of, merge_lora
 from tinyplm.tuning.adapters.prefix import load_prefix, prefix_of, with_prefix
+from tinyplm.tuning.adapters.ptuning import load_ptuned
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, soft_prompt
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
@@ -210,8 +211,8 @@ def test_checkpoints_logs_and_samples(tmp_path, monkeypatch):
     no_complaints(FixedBatches, samples=samples, count=2, batch_size=2)
     log.export_csv(out / "log.jsonl", str(out / "log.csv"))
     no_complaints(lambda **given: log.export_csv(out / "log.jsonl", **given), csv=out / "log.csv")
-    for function in (checkpoint.find, load_lora, load_prefix, load_rows, Tokenizer.load, TEXT.save, lambda p: replay(p, p),
-                     lambda p: log.export_csv(p, out / "log.csv")):  # fmt: skip
+    for function in (checkpoint.find, load_lora, load_prefix, load_ptuned, load_rows, Tokenizer.load, TEXT.save,
+                     lambda p: replay(p, p), lambda p: log.export_csv(p, out / "log.csv")):  # fmt: skip
         for value in (None, 3, b"x", ""):
             with pytest.raises(ValueError, match=": expected a path, got "):
                 function(value)

@@ -16,7 +16,9 @@ import tinyplm
 from tests.laws import equal
 from tests.support.scripts import Outcome, assert_one_line, shell
 from tests.training.test_writers import FakeEvents
-from tinyplm.cli import corpus
+from tinyplm.cli import corpus, pretrain
+from tinyplm.cli.parser import Parser
+from tinyplm.cli.settings import resolve
 from tinyplm.training import loop
 from tinyplm.training.presets import learning_rate_of
 
@@ -92,11 +94,13 @@ def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, opti
 
 def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts):
     out = tmp_path / "out"
-    options = ("--model", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
+    modules = ("--multi-token", "2", "--multi-token-weight", "0.25")
+    options = ("--model", "deepseek_v3", *modules, "--samples", "1", "--out", str(out))
     outcome = run("pretrain", *QUICK, "--text", *texts, *options)
     assert outcome.code == 0 and "DeepSeek-V3, " in outcome.out and "Sample 1:" in outcome.out, outcome.err
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.3 for r in records if "loss" in r)
+    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.25 for r in records if "loss" in r)
+    assert json.loads((out / "step-6" / "trainer.json").read_text())["settings"]["multi_token"] == 0.25
     whole = tinyplm.load(out / "step-6", task="multi_token_lm")
     assert len(whole.params["body"]["multi_token"]) == 2 == whole.config.num_nextn_predict_layers
     shutil.rmtree(out / "step-6")
@@ -123,6 +127,17 @@ def test_a_preset_fills_in_what_is_not_given_and_resumes(run, tmp_path, texts, m
     assert re.search(r"Sample 1:\n    >\S", outcome.out), "the prompt is shown"
     again = run("pretrain", "--out", str(out), "--resume")
     assert again.code == 0 and "preset    " not in again.out and "training should" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [((), 1.5e-3), (("--optimizer", "adafactor"), 3e-2), (("--optimizer", "adafactor", "--lr", "1"), 1.0)],
+)
+def test_each_optimiser_has_its_own_learning_rate(options, rate):
+    parser = Parser(pretrain.__doc__)
+    pretrain.add(parser)
+    given = resolve(parser, "pretrain", vars(parser.parse_args([*options])))
+    assert pretrain.plan(given, pretrain.checked(given)).learning_rate == rate
 
 
 # -------------------------------------------------------------------------------------------------------- invalid input
@@ -169,6 +184,8 @@ WRONG = {
     "layers of a published size": (("--model", "gpt2-medium", "--layers", "3"), "gpt2-medium"),
     "width": (("--width", "63"), "got 63"),
     "log": (("--log", "excel"), "excel"),
+    "a weight of no modules": (("--multi-token-weight", "0.1"), "--multi-token-weight: expected none without --multi-token"),
+    "weight of modules": (("--model", "deepseek_v3", "--multi-token", "1", "--multi-token-weight", "-1"), "got -1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

@@ -5,8 +5,11 @@ folders.py   output folders and the options of runs     models.py  what --model 
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
-preset.py    settings of pretraining by rule
-pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
+conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
+tuning.py    what the recipes share    rounds.py   what ppo and grpo share
+One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
+distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py, count.py;
+check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -29,8 +32,12 @@ from . import (
     chat,
     check,
     compare,
+    convert,
+    count,
     distill,
     dpo,
+    embed,
+    evaluate,
     finetune,
     generate,
     grpo,
@@ -38,6 +45,7 @@ from . import (
     pretrain,
     reward,
     sft,
+    tokenizer,
     vectors,
 )
 from .parser import Parser
@@ -55,6 +63,11 @@ COMMANDS: dict[str, Any] = {
     "distill": distill,
     "generate": generate,
     "chat": chat,
+    "evaluate": evaluate,
+    "embed": embed,
+    "tokenizer": tokenizer,
+    "convert": convert,
+    "count": count,
     "check": check,
     "compare": compare,
     "vectors": vectors,

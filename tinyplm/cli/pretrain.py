@@ -52,10 +52,11 @@ from .sampling import beginnings
 from .settings import write_run
 from .sizes import SHAPE, configure
 
-COMMAND = "pretrain"
+COMMAND, WEIGHT = "pretrain", Settings.multi_token
 FACTS = {"validation_bytes", "vocab_size"}  # what a resume needs to know of the data
-# the defaults of a new model, and of one to continue: (context, peak learning rate)
-NEW, GIVEN = (64, 1.5e-3), (256, 1e-4)
+# the defaults of a new model, and of one to continue
+CONTEXTS = (64, 256)
+RATES = {"adamw": (1.5e-3, 1e-4), "adafactor": (3e-2, 2e-3)}  # peaks
 
 
 def run(options: argparse.Namespace) -> int:
@@ -124,8 +125,12 @@ def checked(options: argparse.Namespace) -> Named:
         raise mismatch(f"--{extra[0]}", f"none, since {options.model} is a size", got)
     if source.family is not None and source.family.Config.MODEL_TYPE not in decoders():
         raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
-    context, rate = NEW if source.folder is None else GIVEN
+    continued = source.folder is not None
+    context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
+    weight = options.multi_token_weight
+    if weight is not None and not options.multi_token:
+        raise mismatch("--multi-token-weight", "none without --multi-token", weight)
     if options.context is None:
         options.context = context
         if source.folder is not None:
@@ -168,6 +173,7 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
         batch_size=options.batch,
         sequence_length=options.context,
         learning_rate=options.lr,
+        multi_token=WEIGHT if options.multi_token_weight is None else options.multi_token_weight,
         warmup=max(0, min(options.warmup, steps - 1)),
         weight_decay=options.decay,
         micro_batch_size=options.micro_batch,
@@ -234,23 +240,25 @@ def add(parser: Parser) -> None:
     later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
     later += "validation loss are of the model without them."
     option("--multi-token", 0, later, whole())
+    text = "Weight of their loss, the mean over the modules."
+    option("--multi-token-weight", None, text, number(least=0.0), shown=f"{WEIGHT}")
     corpus_options(parser)
     device_options(parser)
     parser.section("training")
     preset_options(parser)
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
-    least = f"{NEW[0]}; of a given model {GIVEN[0]}, at most its own"
+    least = f"{CONTEXTS[0]}; of a given model {CONTEXTS[1]}, at most its own"
     option("--context", None, "Tokens per sequence.", whole(1), shown=least)
     optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
-    optimizers += "relative to the size of a parameter (try 1e-2)."
+    optimizers += "relative to the size of a parameter."
     option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
     option(
         "--lr",
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown=f"{NEW[1]}; of a given model {GIVEN[1]}",
+        shown="; ".join(f"{a}, of a given model {b}, for {n}" for n, (a, b) in RATES.items()),
     )
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))

@@ -18,8 +18,19 @@ of part B sees part A and what precedes it in part B: causal attention with part
 
 The paper counts positions from 1, the released code from 0, as here.  As in that code, short spans
 have at least one token and one between them, the document's span is at the end in half of the
-samples, and `shares` are those of GLM-10B's script.  The paper mixes short spans with one of the
-other two.
+samples (gpt_infill_prob 0.5).  The paper mixes short spans with one of the other two; `shares` are
+those of GLM-10B and GLM-10B-Chinese.  In the scripts of THUDM/GLM, config/ (4f61ed7), short spans
+have bert-prob, sentences gap-sentence-prob, and the document's span the rest:
+
+                                        spans   sentences   document     of the document at least
+    ds_block_base, _large                1         0           0
+    ds_block_10B, _10B_chinese           0.5       0.3         0.2            25%
+    ds_block_large_chinese               0.4       0.3         0.3            25%
+    ds_block_10B_longer                  0.4       0.3         0.3            25%
+
+The last has, in 5% of the batches instead (single-span-prob), one short span.
+
+The paper (sec. 2.1) blanks at least 50% of a document, which is also the code's default, and ours.
 """
 
 from __future__ import annotations
