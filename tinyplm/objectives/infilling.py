@@ -291,13 +291,11 @@ class InfilledDocuments:
 
     documents: lists of sentences, each a list of ids (data.sentence_documents).  A sample is as
     many whole sentences of one document as have room; a sentence that is longer is cut.  Each epoch
-    has all sentences once, in random order, with other blanks.  Or a packed token array (N,)
-    (data.pack), which may be memory-mapped: the samples are the windows of data.Windows, as long as
-    has room, and none has blanks of whole sentences.
+    has all sentences once, in random order, with other blanks.  Or a packed token array (N,), which
+    may be memory-mapped: samples are the data.Windows that have room, without sentences.
     length: of the samples, parts A and B together.  A text of n tokens has up to ceil(rate n)
     blanks, each with a mask and a start token, so that n + 2 ceil(rate n) must fit.
-    shares: the weights of the objectives; one that is missing has none.  Default: SHARES, for an
-    array those of spans and document.
+    shares: the weights of the objectives, those missing 0; default SHARES, as far as they apply.
 
     Inputs: input_ids (B, T), position_ids (B, 2, T), prefix_lengths (B,); targets: logits (B, T).
     Nothing sees the padding, which is at the end, but padding.
