@@ -192,8 +192,8 @@ EVALUATION = [
     (evaluation.corpus_bleu, {"predictions": ["end"], "references": [["end"]], "tokenize": "13a", **BLEU}),
     (evaluation.sentence_bleu, {"prediction": "end", "references": ["end"], "tokenize": str.split, **BLEU}),
 ]  # fmt: skip
-WORDS = {"documents": ["document"], "paths": ["file", "path", "xxx"], "path": ["file", "/"], "tokens": ["corpus", "token",
-     "windows"], "vocab_size": ["id", "token"],
+WORDS = {"documents": ["document", "tokens"], "paths": ["file", "path", "xxx"], "path": ["file", "/"],
+     "tokens": ["corpus", "token", "windows"], "vocab_size": ["id", "token"],
          "length": ["room", "tokens", "corpus", "row"], "size": ["pairs"], "predictions": ["expected", "samples", "sentence",
               "binary", "no class"], "train": ["token"], "pair": ["length"],
          "labels": ["expected", "samples", "sentence", "predictions", "no class"], "id_lists": ["document"],

@@ -5,7 +5,7 @@ folders.py   output folders and the options of runs     models.py  what --model 
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
-conversation.py  what a user and a model have said
+conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 tuning.py    what the recipes share    rounds.py   what ppo and grpo share
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
 distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py, count.py;

@@ -141,7 +141,10 @@ def sequences(
         ids = [i for document in part for i in (*tokenizer.encode(document), *end)]
         return text_sequences(np.array(ids), context - 1)
     if kind == "prompt":
-        prompts = [prompt_ids(tokenizer, template, record["prompt"]) for record in part]
+        prompts = [
+            prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
+            for record in part
+        ]
         return sampled_answers(
             teacher,
             [ids for ids in prompts if len(ids) + options.tokens <= context],

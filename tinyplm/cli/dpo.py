@@ -60,7 +60,10 @@ def run(options: argparse.Namespace) -> int:
     training, held_out = (make(tokenizer, template, part) for part in data.parts)
     count_parts("answers" if single else "pairs", training, held_out)
     shown = data.held_out[: options.samples]
-    prompts = [prompt_ids(tokenizer, template, record["prompt"]) for record in shown]
+    prompts = [
+        prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
+        for record in shown
+    ]
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
         places = {"validation": held_out, "out": out, "resume": options.resume}

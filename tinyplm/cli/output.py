@@ -16,7 +16,8 @@ from ..files import read_json, replaced
 
 # never released as folders of the hub, or with code of their authors
 UNKNOWN_TO_TRANSFORMERS = (
-    "baichuan chatglm chatglm_6b glm_2021 gpt3 internlm internlm2 palm qwen transformer".split()
+    "baichuan chatglm chatglm_6b glm_130b glm_2021 gpt3 internlm internlm2 palm qwen transformer"
+    "".split()
 )
 
 

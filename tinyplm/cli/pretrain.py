@@ -4,6 +4,7 @@
     tinyplm pretrain --model llama --out llama                # another family
     tinyplm pretrain --text my-book.txt --out my-run          # your own text
     tinyplm pretrain --model gpt2-folder --text my-book.txt   # a given model, with its tokenizer
+    tinyplm pretrain --preset auto --hours 2                  # settings for this machine
     tinyplm pretrain --out my-run --resume                    # an interrupted run
 
 A new model gets a byte-level BPE tokenizer trained on the text.  The documents become one array of
@@ -35,22 +36,27 @@ from ..training.expert_load import check_router_weights
 from ..training.folders import check_intact
 from ..training.log import plot
 from ..training.loop import train
+from ..training.presets import SIZES
 from ..training.samples import check_corpus
 from ..training.settings import OPTIMIZERS, Settings
 from ..training.step import evaluate
+from ..training.writers import WRITERS, check_writers
 from .corpus import corpus_options, prepare
 from .decoders import TITLES, decoders
 from .folders import FREE, device_options, run_folder, run_options, stopped
 from .models import Named, model_option, named, open_model, read_config
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
+from .preset import apply_preset, check_preset, log_option, preset_options
+from .sampling import beginnings
 from .settings import write_run
-from .sizes import SIZES, configure
+from .sizes import SHAPE, configure
 
-COMMAND = "pretrain"
+COMMAND, WEIGHT = "pretrain", Settings.multi_token
 FACTS = {"validation_bytes", "vocab_size"}  # what a resume needs to know of the data
-# the defaults of a new model, and of one to continue: (context, peak learning rate)
-NEW, GIVEN = (64, 1.5e-3), (256, 1e-4)
+# the defaults of a new model, and of one to continue
+CONTEXTS = (64, 256)
+RATES = {"adamw": (1.5e-3, 1e-4), "adafactor": (3e-2, 2e-3)}  # peaks
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
     settings = plan(options, source)
     check_device(options.device)
+    check_writers(options.log)
     with run_folder(COMMAND, options) as out:
         return pretrain(options, source, settings, out)
 
@@ -75,11 +82,17 @@ def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out
     elif source.folder is not None:  # also if a run was killed before its first checkpoint
         model = open_model(options.model, options, task=task)
         check_given(model, options)
-    facts = options.facts
-    if not facts:
+    facts, fresh = options.facts, not options.facts
+    if fresh:
         facts = corpus(options, out, model)
-        write_run(out, COMMAND, options, facts)
+        if not options.preset:  # which has something to add
+            write_run(out, COMMAND, options, facts)
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    if options.preset and fresh:
+        size = facts["vocab_size"]
+        apply_preset(options, source, settings, len(tokens[0]), size, task)
+        settings = plan(options, source)
+        write_run(out, COMMAND, options, facts)
     check_corpus(tokens[0], settings)
     if model is None:
         config = configure(options, source, facts["vocab_size"])
@@ -87,7 +100,7 @@ def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out
         model = hub.create(config.MODEL_TYPE, config, task=task, **places)
         model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    state = train(model, *tokens, settings, out=out, resume=again)
+    state = train(model, *tokens, settings, out=out, resume=again, writers=options.log)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
         where = f" after step {state.step} of {settings.steps}"
@@ -102,16 +115,22 @@ def checked(options: argparse.Namespace) -> Named:
     ValueError for options that contradict it.
     """
     source = named(options.model)
-    given, new = options.given, {"size", "vocabulary", "dropout", "multi_token"}
+    check_preset(options, source)
+    given, new = options.given, {"size", *SHAPE, "vocabulary", "dropout", "multi_token"}
     if source.folder is not None and (extra := sorted(given & new)):
         option = f"--{extra[0].replace('_', '-')}"
         raise mismatch(option, f"none, since {options.model} has its own", "one")
-    if source.size is not None and "size" in given:
-        raise mismatch("--size", f"none, since {options.model} is a size", options.size)
+    if source.size is not None and (extra := sorted(given & {"size", *SHAPE})):
+        got = getattr(options, extra[0])
+        raise mismatch(f"--{extra[0]}", f"none, since {options.model} is a size", got)
     if source.family is not None and source.family.Config.MODEL_TYPE not in decoders():
         raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
-    context, rate = NEW if source.folder is None else GIVEN
+    continued = source.folder is not None
+    context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
+    weight = options.multi_token_weight
+    if weight is not None and not options.multi_token:
+        raise mismatch("--multi-token-weight", "none without --multi-token", weight)
     if options.context is None:
         options.context = context
         if source.folder is not None:
@@ -154,6 +173,7 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
         batch_size=options.batch,
         sequence_length=options.context,
         learning_rate=options.lr,
+        multi_token=WEIGHT if options.multi_token_weight is None else options.multi_token_weight,
         warmup=max(0, min(options.warmup, steps - 1)),
         weight_decay=options.decay,
         micro_batch_size=options.micro_batch,
@@ -179,7 +199,9 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
     name = f"{TITLES[model.config.MODEL_TYPE]}, {model.parameter_count() / 1e6:.2f}M parameters"
     rows.append(row(name, total, count, facts["validation_bytes"]))
-    drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
+    lines = {r.name: r.nll for r in rows[1:-1]}
+    protocol = "windows do not overlap"
+    drawn = plot(out / "log.jsonl", out / "loss.png", baselines=lines, protocol=protocol)
     print(
         f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
         f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the "
@@ -188,11 +210,14 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
         "token is\n"
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
-    end = model.text_tokenizer().eos_id  # ends a document, and so starts one too
-    settings: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
-    for i in range(options.samples):
-        (sample,) = generate(model, [end], max_new_tokens=120, seed=options.seed + i, **settings)
-        print(f"Sample {i + 1}:\n{textwrap.indent(sample.text or '', '    ')}\n")
+    tokenizer = model.text_tokenizer()
+    settings: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "stop_ids": [tokenizer.eos_id]}
+    prompts = beginnings(validation, tokenizer, options.samples, context // 2)
+    if prompts:
+        print("Samples at temperature 0.8, top-p 0.95; >the first words of a held-out document<\n")
+    for i, (prompt, ids) in enumerate(prompts):
+        (sample,) = generate(model, ids, max_new_tokens=120, seed=options.seed + i, **settings)
+        print(f"Sample {i + 1}:\n{textwrap.indent(f'>{prompt}<{sample.text or str()}', '    ')}\n")
     show_run(folder, out, drawn)
     line = tinyplm_command("generate", "--model", out, "--prompt", "Return the")
     print(f"sample     {line}")
@@ -208,27 +233,32 @@ def add(parser: Parser) -> None:
     text += "the hub, or the --out of a run, whose parameters and tokenizer are the start."
     model_option(parser, "gpt2", help=text)
     option("--size", "small", f"Size of a new model: {', '.join(SIZES)}.", one_of(*SIZES))
+    for name in SHAPE:
+        option(f"--{name}", None, f"The {name} of a new model.", whole(1), shown="the size's")
     option("--vocabulary", 1024, "Vocabulary size of a new model's tokenizer.", whole(257))
     option("--dropout", 0.0, "Dropout rate of a new model.", number(least=0.0, below=1.0))
     later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
     later += "validation loss are of the model without them."
     option("--multi-token", 0, later, whole())
+    text = "Weight of their loss, the mean over the modules."
+    option("--multi-token-weight", None, text, number(least=0.0), shown=f"{WEIGHT}")
     corpus_options(parser)
     device_options(parser)
     parser.section("training")
+    preset_options(parser)
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
-    least = f"{NEW[0]}; of a given model {GIVEN[0]}, at most its own"
+    least = f"{CONTEXTS[0]}; of a given model {CONTEXTS[1]}, at most its own"
     option("--context", None, "Tokens per sequence.", whole(1), shown=least)
     optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
-    optimizers += "relative to the size of a parameter (try 1e-2)."
+    optimizers += "relative to the size of a parameter."
     option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
     option(
         "--lr",
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown=f"{NEW[1]}; of a given model {GIVEN[1]}",
+        shown="; ".join(f"{a}, of a given model {b}, for {n}" for n, (a, b) in RATES.items()),
     )
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
@@ -256,6 +286,7 @@ def add(parser: Parser) -> None:
     text = "Decrease of the validation loss, in nats per token, that counts as an improvement."
     option("--min-improvement", 0.0, text, number(least=0.0), free=FREE)
     run_options(parser, "out")
+    log_option(parser, tuple(WRITERS))
     text = (
         "Make every N-th checkpoint full and the others incremental, which only pays off if most "
     )

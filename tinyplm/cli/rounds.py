@@ -102,7 +102,9 @@ def prompts_of(
 ) -> tuple[list[list[int]], list[Record]]:
     """(prompts, their records): those that fit the context together with an answer."""
     tokenizer, room = model.text_tokenizer(), model.config.context - tokens
-    made = [(prompt_ids(tokenizer, template, r["prompt"]), r) for r in records]
+    made = [
+        (prompt_ids(tokenizer, template, r["prompt"], tools=r.get("tools")), r) for r in records
+    ]
     kept = [(ids, record) for ids, record in made if len(ids) <= room]
     if not kept:
         longest = max(len(ids) for ids, _ in made)

@@ -74,10 +74,11 @@ def run(options: argparse.Namespace) -> int:
     count_parts("conversations", training.sequences, held_out.sequences, note)
     shown = talks.held_out[: options.samples]
     asked = [talk["messages"][: first_answer(talk)] for talk in shown]
-    prompts = [
-        prompt_ids(tokenizer, template, f"{last_user(m)}\n" if template is None else m)
-        for m in asked
-    ]
+    if template is None:
+        prompts = [prompt_ids(tokenizer, None, f"{last_user(m)}\n") for m in asked]
+    else:
+        rows = zip(asked, shown)
+        prompts = [prompt_ids(tokenizer, template, m, tools=t.get("tools")) for m, t in rows]
     prompts = [ids for ids in prompts if len(ids) < context]
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
             return stopped(COMMAND, options, result.signal)
         after = answers(tuned_model(out, options), prompts, options.tokens)
         print(f"\n{validation_table(result.validation)} (nats per token of the answers)")
-        right = [talk["messages"][first_answer(talk)]["content"] for talk in shown]
+        right = [said(talk["messages"][first_answer(talk)]) for talk in shown]
         texts = [last_user(messages) for messages in asked][: len(prompts)]
         show_samples(texts, ("wanted", right), ("before", before), ("after", after))
         print()
@@ -106,3 +107,8 @@ def run(options: argparse.Namespace) -> int:
 def first_answer(talk: dict) -> int:
     """The place of the first message of the assistant."""
     return [message["role"] for message in talk["messages"]].index("assistant")
+
+
+def said(message: dict) -> str:
+    """What the assistant says in a message, or else what it calls."""
+    return message.get("content") or str([call["function"] for call in message["tool_calls"]])

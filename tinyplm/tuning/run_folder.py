@@ -36,6 +36,7 @@ from .adapters.files import TENSORS
 from .identity import differences, identity
 
 LOG, EXTRA = "log.jsonl", "extra.safetensors"
+RUN = "run.json"  # the options of a command, written before the run begins
 
 
 class RunFolder:
@@ -210,7 +211,8 @@ def open_folder(held: ExitStack, out: Path, result: str, resume: bool = False) -
     marks = [out / name for name in ("latest", result)]
     if folders.steps(out) or any(mark.exists() for mark in marks):
         return checkpoint.find(out)
-    if not logged and any(not file.name.endswith(".tmp") for file in out.iterdir()):
+    named = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
+    if not logged and named - {RUN}:
         raise mismatch(out, "a run to resume", f"a folder without {LOG}")
     return None
 

@@ -245,6 +245,15 @@ def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, 
         set_chat_format(model, Template(TEMPLATES[name].render, ()))
 
 
+def test_a_reward_model_gets_the_template_alone():
+    tokenizer = Tokenizer.train(["user system assistant hi"], 275, SPECIAL)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = tinyplm.create("llama", key=0, task="sequence_classification", vocab_size=tokenizer.vocab_size, **sizes)
+    model.tokenizer = tokenizer
+    set_chat_format(model, TEMPLATES["chatml"])
+    assert folder_template(model.files) is TEMPLATES["chatml"] and model.generation == {}
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [

@@ -13,7 +13,7 @@ from ...files import LARGEST_SETTINGS, printable, read_json, write_json
 from ...training.checkpoint import State
 from ...training.folders import TRAINER, new_folder
 from ...training.interrupt import Interrupt, interruptible
-from ...training.log import Log, Progress, read
+from ...training.log import MEASURED, Log, Progress, read
 from ...training.step import NonFiniteError, check_finite
 from ..run_folder import LOG, RunFolder, open_folder, with_last_good
 from .learner import Learner
@@ -95,7 +95,8 @@ class Journal:
             for record in read(self.log.path):
                 done = self.history[-1]["step"] if self.history else 0
                 if record["step"] > done:  # a step's values come before its validation
-                    self.history.append(record)
+                    values = {name: v for name, v in record.items() if name not in MEASURED}
+                    self.history.append(values)
 
     def _recall(self, trainer: dict[str, Any], where: str) -> None:
         """What a checkpoint says of `kept` and `validation`."""

@@ -90,7 +90,6 @@ def kto(
     if len(validation) == 1:
         raise mismatch("validation", "no answers, or 2 and more", 1)
     reference = check_reference(model, reference)
-    seen, held_out = (Judged.of(reference, some, settings) for some in (feedback, validation))
     learner = Learner(model, settings, transform=transform, theta=theta)
 
     def update(numbers: np.ndarray) -> dict[str, float]:
@@ -111,6 +110,10 @@ def kto(
     data = {"feedback": feedback, "validation": validation, "reference": reference}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
     with Journal(out, settings.steps, progress=progress, **run) as journal:
+        seen, held_out = (
+            Judged.of(reference, [] if journal.complete else some, settings)
+            for some in (feedback, validation)
+        )
         found = run_steps(learner, journal, len(feedback), update, judge, shown=shown)
         journal.finish(learner, validation=found)
     if journal.complete:

@@ -30,7 +30,7 @@ from ..run_folder import RunFolder, with_last_good
 from ..settings import TuningSettings
 from .freezing import joined, upper_part
 from .predict import outputs_and_loss
-from .samples import Samples, check_labelled, check_samples, training_batches
+from .samples import Samples, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 
@@ -64,7 +64,8 @@ def finetune(
     resume: bool = False,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Train a model with a head for labels; model.params become the best epoch's.
+    """Train a model with a head for labels, or a decoder by cloze (`cloze_classification`);
+    model.params become the best epoch's.
 
     Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
     workers and libraries give the same bits.  out/ gets log.jsonl, the checkpoints step-N/ with
@@ -78,9 +79,9 @@ def finetune(
     settings = TuningSettings.given(settings)
     check_out(out, resume)
     _check(model, train, validation, settings)
-    folder = None if out is None else Path(out)
+    folder, trained = None if out is None else Path(out), train.model_for(model)
     with ExitStack() as held:
-        run = _Run(held, model, train, validation, settings, folder, resume, progress)
+        run = _Run(held, trained, train, validation, settings, folder, resume, progress)
         run.train()
     if run.finished():
         model.params = run.best
@@ -91,9 +92,10 @@ def finetune(
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
-    check_labelled(model)
-    if settings.auxiliary and not hasattr(model.config, "SCORED"):
-        raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
+    if isinstance(train, Samples):
+        train.model_for(model)
+    if settings.auxiliary and not (hasattr(model.config, "SCORED") and model.task != "causal_lm"):
+        raise mismatch("auxiliary", f"0, since {model!r} has no score head", settings.auxiliary)
     for name, samples in (("training", train), ("validation", validation)):
         check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
