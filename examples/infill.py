@@ -1,7 +1,8 @@
 """Fill gaps in a text: a GLM and a T5 pretrained on the same tokens, beside a trigram.
 
-    python examples/infill.py                       # a few minutes on two cores
+    python examples/infill.py                       # about five minutes on two cores
     python examples/infill.py --text my-book.txt    # your own text
+    python examples/infill.py --steps 8000          # longer training
 
 A small GLM (blank infilling), a small T5 (span corruption) and a LLaMA (the next token) are trained
 on equally many windows of the same tokens, with as large a share blanked and spans of the same mean
@@ -358,7 +359,7 @@ def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
     text_option(parser)
-    option("--steps", 1000, "Training steps of each model.", whole(1))
+    option("--steps", 800, "Training steps of each model.", whole(1))
     option("--batch", 32, "Windows per step.", whole(1))
     option("--window", 48, "Tokens of a window of text, or a few more.", whole(16))
     option("--density", 0.3, "Share of the text that is blanked.", number(above=0.0, most=0.5))

@@ -159,7 +159,10 @@ def test_what_is_refused(run, tmp_path, source, monkeypatch):
         ),
         (("--out", "new", "--dtype", "int8"), "--dtype: expected one of float16, bfloat16, float32, float64, got 'int8'"),
         (("--out", "new", "--adapter", "prefix"), "expected adapter.safetensors and adapter.json, got a folder without them"),
-        (("--out", "new", "--model", "gpt2"), "--model: expected the folder of a model, got gpt2, a size without parameters"),
+        (
+            ("--out", "new", "--model", "gpt2"),
+            "--model: expected the folder of a model, got gpt2, which has neither trained parameters",
+        ),
     ):
         assert_one_line(run("convert", "--model", folder, *options), message)
     assert sorted(tmp_path.rglob("*")) == before

@@ -100,7 +100,10 @@ def test_what_is_refused(run, folder, tmp_path, monkeypatch):
         (("--text", "none.txt", "--query", "x"), "none.txt: expected a file, got none"),
         ((*some, "--query", " "), "--query: expected a text, got an empty one"),
         ((*some, "--query", "x", "--model", "decoder"), "--model: expected an encoder, such as BERT, got <gpt2 model"),
-        ((*some, "--query", "x", "--model", "bert"), "--model: expected the folder of an encoder, got bert, without parameters"),
+        (
+            (*some, "--query", "x", "--model", "bert"),
+            "--model: expected the folder of a model, got bert, which has neither trained parameters",
+        ),
         ((*some, "--query", "x", "--pooling", "sum"), "--pooling: expected one of mean, cls, max, got 'sum'"),
     ):
         given = ("--model", folder) if "--model" not in options else ()

@@ -108,14 +108,21 @@ NO_MODELS = {
     "increment": (("increment.safetensors", "trainer.json"), "expected a full checkpoint, got an incremental one"),
     "empty": ((), "config.json: expected a file, got none"),
 }
-MORE = {}  # what else a command needs
+MORE = {  # what else a command needs
+    "embed": ("--texts", "a", "--query", "b"), "evaluate": ("--text", "text.txt"), "convert": ("--out", "new"),
+    "tokenizer": ("--show", "a"),
+}  # fmt: skip
+# what a command can do more with, so that only the form of its line is known
+USED = [("tokenizer", "tokenizer"), ("tokenizer", "empty"), ("convert", "increment")]
 
 
 @pytest.mark.parametrize("kind", NO_MODELS)
-@pytest.mark.parametrize("name", ["generate", "chat", "pretrain"])
+@pytest.mark.parametrize("name", ["generate", "chat", "pretrain", "count", *MORE])
 def test_a_folder_that_is_no_model_is_one_line(run, monkeypatch, tmp_path, name, kind):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("a text")
     files, message = NO_MODELS[kind]
+    message = "expected " if (name, kind) in USED else message
     (tmp_path / "given").mkdir()
     for file in files:
         (tmp_path / "given" / file).parent.mkdir(exist_ok=True)

@@ -33,7 +33,7 @@ from ..training.checkpoint import find
 from ..training.folders import check_intact
 from ..tuning.adapters.lora import load_lora, merge_lora
 from .folders import config_option, unused
-from .models import model_option, named, read_config
+from .models import folder_of, model_option, read_config
 from .parser import Parser, one_of
 
 # name in files, and the relative rounding error and smallest step of each
@@ -108,9 +108,7 @@ def read(name: str) -> Model:
         if (path / INCREMENT).is_file():
             check_intact(str(path), path)
             return incremental.read(path)[0]
-        folder = named(str(path)).folder
-        if folder is None:
-            raise mismatch("--model", "the folder of a model", f"{name}, a size without parameters")
+        folder = folder_of(str(path))
         if getattr(read_config(folder), "modules", 0):
             with suppress(ValueError):  # the file has no such modules, as transformers writes it
                 return hub.load(folder, task=MULTI_TOKEN)

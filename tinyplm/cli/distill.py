@@ -52,8 +52,7 @@ COMMAND = "distill"
 
 
 def add(parser: Parser) -> None:
-    data_options(parser, "instructions, conversations or prompts", template=False)
-    parser.needed.discard("data")
+    data_options(parser, "instructions, conversations or prompts", template=False, needed=False)
     text = "UTF-8 text files, instead of --data."
     parser.option("--text", [], text, nargs="+", metavar="FILE", shown="none")
     text = "Model that is imitated: a folder or the --out of a run."

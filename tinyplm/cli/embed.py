@@ -31,7 +31,7 @@ from ..sentence_encoder import SentenceEncoder, nearest
 from ..sentence_encoder.encoder import POOLINGS
 from ..training.log import Progress
 from .folders import config_option, device_options, usable
-from .models import installed_minilm, model_option, named
+from .models import folder_of, installed_minilm, model_option
 from .parser import WORKERS, Parser, one_of, whole
 
 SUFFIXES = (".npy", ".safetensors", ".jsonl")
@@ -102,9 +102,7 @@ def open_encoder(options: argparse.Namespace) -> SentenceEncoder:
         encoder = SentenceEncoder.load(name, **places)
         encoder.pooling = options.pooling or encoder.pooling
         return encoder
-    folder = named(name).folder
-    if folder is None:
-        raise mismatch("--model", "the folder of an encoder", f"{name}, without parameters")
+    folder = folder_of(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         model = hub.load(folder, **places)

@@ -32,7 +32,7 @@ from ..training.step import evaluate
 from ..tuning import predict, read_records
 from .finetune import TASKS, samples_of
 from .folders import config_option, device_options, usable
-from .models import model_option, named, open_model, read_settings
+from .models import folder_of, model_option, open_model, read_settings
 from .output import table
 from .parser import WORKERS, Parser, whole
 
@@ -103,9 +103,7 @@ def check(options: argparse.Namespace) -> None:
 def on_text(options: argparse.Namespace) -> dict[str, Any]:
     texts = read_documents(options.text)
     training = read_documents(options.baselines) if options.baselines else []
-    folder = named(options.model).folder
-    if folder is not None:  # before any work
-        windows(options, read_settings(folder)[1].context)
+    windows(options, read_settings(folder_of(options.model))[1].context)  # before any work
     model = open_model(options.model, options)
     check_decoder("--model", model)
     tokens = packed(model, texts)
@@ -162,11 +160,10 @@ def packed(model: Model, texts: list[str]) -> np.ndarray:
 
 def on_labels(options: argparse.Namespace) -> dict[str, Any]:
     kinds = {task: kind for kind, task in TASKS.items()}
-    folder = named(options.model).folder
-    task = None if folder is None else read_settings(folder)[2]
-    if folder is not None and task not in kinds:
+    task = read_settings(folder_of(options.model))[2]
+    if task not in kinds:
         raise mismatch("--model", f"a model tuned by finetune, for {', '.join(kinds)}", task)
-    records = read_records(options.data, kinds.get(task or "", next(iter(TASKS))))
+    records = read_records(options.data, kinds[task])
     model = open_model(options.model, options)
     model.text_tokenizer()
     samples = samples_of(kinds[model.task], model, records, options)

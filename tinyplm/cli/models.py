@@ -64,6 +64,15 @@ def named(name: str, option: str = "--model") -> Named:
     raise mismatch(option, expected, f"{name!r}, which is none of them")
 
 
+def folder_of(name: str, option: str = "--model") -> Path:
+    """The model folder of a name, where a family or a size makes no sense: a folder wins."""
+    folder = model_folder(name, option) if Path(name).is_dir() else named(name, option).folder
+    if folder is None:
+        given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
+        raise mismatch(option, "the folder of a model", given)
+    return folder
+
+
 def open_model(
     name: str, options: argparse.Namespace, *, option: str = "--model", **settings: Any
 ) -> Model:
@@ -71,10 +80,7 @@ def open_model(
 
     settings: as for tinyplm.load.  A missing tokenizer is reported by text_tokenizer().
     """
-    folder = named(name, option).folder
-    if folder is None:
-        given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
-        raise mismatch(option, "the folder of a model", given)
+    folder = folder_of(name, option)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return hub.load(folder, dtype=options.dtype, device=options.device, **settings)

@@ -46,13 +46,13 @@ class Data(NamedTuple):
 # ----------------------------------------------------------------------------------------- options
 
 
-def data_options(parser: Parser, kinds: str, *, template: bool = True) -> None:
+def data_options(parser: Parser, kinds: str, *, template: bool = True, needed: bool = True) -> None:
     """--model, --data, --validation, --validation-data, --template.  kinds: what --data holds."""
     parser.section("model and data")
     model_option(parser)
     text = f"File of {kinds}: JSON lines, CSV or TSV, each record with the fields that "
     text += "tinyplm.tuning.data.records names."
-    parser.option("--data", None, text, needed=True, metavar="FILE")
+    parser.option("--data", None, text, needed=needed, metavar="FILE", shown="none")
     text = "Share of --data held out for validation."
     parser.option("--validation", 0.1, text, SHARE)
     text = "File of records for validation, instead of a share of --data."

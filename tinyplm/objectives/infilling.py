@@ -12,10 +12,9 @@ random order (GLM: Du et al. 2022, sec. 2.1, 2.2).
 of part B sees part A and what precedes it in part B: causal attention with part A as the prefix
 (layers.mask.prefix_mask).
 
-    spans        short ones, lengths from a Poisson distribution, 15% of the tokens      [MASK]
-    sentences    whole ones, 15% of the tokens                                           [sMASK]
-    document     one span, 50% to 100% of the tokens                                     [gMASK]
-
+    spans [MASK]        short ones, lengths from a Poisson distribution, 15% of the tokens
+    sentences [sMASK]   whole ones, 15% of the tokens
+    document [gMASK]    one span, 50% to 100% of the tokens
 The paper counts positions from 1, the released code from 0, as here.  As in that code, short spans
 have at least one token and one between them, the document's span is at the end in half of the
 samples (gpt_infill_prob 0.5).  The paper mixes short spans with one of the other two; `shares` are
@@ -28,9 +27,8 @@ have bert-prob, sentences gap-sentence-prob, and the document's span the rest:
     ds_block_large_chinese               0.4       0.3         0.3            25%
     ds_block_10B_longer                  0.4       0.3         0.3            25%
 
-The last has, in 5% of the batches instead (single-span-prob), one short span.
-
-The paper (sec. 2.1) blanks at least 50% of a document, which is also the code's default, and ours.
+The last has one short span in 5% of the batches instead (single-span-prob).  At least 50% of a
+document is the paper's (sec. 2.1), the code's default, and ours.
 """
 
 from __future__ import annotations
@@ -293,13 +291,11 @@ class InfilledDocuments:
 
     documents: lists of sentences, each a list of ids (data.sentence_documents).  A sample is as
     many whole sentences of one document as have room; a sentence that is longer is cut.  Each epoch
-    has all sentences once, in random order, with other blanks.  Or a packed token array (N,)
-    (data.pack), which may be memory-mapped: the samples are the windows of data.Windows, as long as
-    has room, and none has blanks of whole sentences.
+    has all sentences once, in random order, with other blanks.  Or a packed token array (N,), which
+    may be memory-mapped: samples are the data.Windows that have room, without sentences.
     length: of the samples, parts A and B together.  A text of n tokens has up to ceil(rate n)
     blanks, each with a mask and a start token, so that n + 2 ceil(rate n) must fit.
-    shares: the weights of the objectives; one that is missing has none.  Default: SHARES, for an
-    array those of spans and document.
+    shares: the weights of the objectives, those missing 0; default SHARES, as far as they apply.
 
     Inputs: input_ids (B, T), position_ids (B, 2, T), prefix_lengths (B,); targets: logits (B, T).
     Nothing sees the padding, which is at the end, but padding.

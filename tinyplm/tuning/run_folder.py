@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class RunFolder:
         resume: bool = False,
         prefix: str = "",
         device: str = "cpu",
+        writers: Sequence[str] = (),
     ) -> None:
         self.out, self.result, self.settings, self.steps = out, result, settings, steps
         self.optimizer, self.prefix, self.device = optimizer, prefix, device
@@ -76,7 +77,7 @@ class RunFolder:
             self._restore(folder)
         with self.writing():
             checkpoint.tidy(out, self.state, settings.keep, best=result != "best")
-            self.log = Log(out / LOG, last_step=self.state.step)
+            self.log = Log(out / LOG, last_step=self.state.step, writers=writers)
         held.callback(self.log.close)
         self.saved_step, self.saved_at = self.state.step, time.perf_counter()
 
