@@ -45,6 +45,16 @@ def check_fresh(out: Path) -> None:
         raise mismatch("--out", "a folder without a run", f"{out}: add --resume to continue it")
 
 
+def check_ready(options: argparse.Namespace) -> None:
+    """The checks of run_folder, before anything is computed."""
+    out = usable(options.out)
+    if options.facts is None:
+        check_fresh(out)
+    if out.is_dir():
+        with sole_writer(out):
+            pass
+
+
 @contextmanager
 def run_folder(command: str, options: argparse.Namespace) -> Iterator[Path]:
     """The folder --out, locked for this process, with the options in its run.json.
@@ -95,6 +105,10 @@ def stopped(command: str, options: argparse.Namespace, by: int | None, where: st
     """
     if by is None:
         return 0
-    line = tinyplm_command(command, "--out", options.out, "--resume", *options.changes)
+    line = resume_command(command, options)
     print(f"stopped    by {signal.Signals(by).name}{where}; resume with: {line}")
     return 128 + by
+
+
+def resume_command(command: str, options: argparse.Namespace) -> str:
+    return tinyplm_command(command, "--out", options.out, "--resume", *options.changes)

@@ -44,15 +44,29 @@ def named(name: str) -> Named:
     raise mismatch("--model", expected, f"{name!r}, which is none of them")
 
 
-def open_model(name: str, options: argparse.Namespace, **settings: Any) -> Model:
+def existing_folder(name: str, option: str = "--model") -> Path:
+    """The folder of a model that a folder, or a run, stands for."""
+    if Path(name).is_dir():
+        return model_folder(name, option)
+    try:
+        named(name)
+    except ValueError:
+        raise mismatch(
+            option, "the folder of a model, or of a run", f"{name!r}: no such folder"
+        ) from None
+    given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
+    raise mismatch(option, "the folder of a model", given)
+
+
+def open_model(
+    name: str, options: argparse.Namespace, *, option: str = "--model", **settings: Any
+) -> Model:
     """The model of a folder or run, on the device and with the dtype of the options.
 
-    settings: as for tinyplm.load.  A missing tokenizer is reported by text_tokenizer().
+    option: which names it, for messages.  settings: as for tinyplm.load.  A missing
+    tokenizer is reported by text_tokenizer().
     """
-    folder = named(name).folder
-    if folder is None:
-        given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
-        raise mismatch("--model", "the folder of a model", given)
+    folder = existing_folder(name, option)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return hub.load(folder, dtype=options.dtype, device=options.device, **settings)
@@ -65,3 +79,24 @@ def read_config(folder: Path) -> Any:
         return from_dict(family_of(settings).Config, settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{printable(folder / 'config.json')}: {error}") from None
+
+
+def check_tokenizer_fits(option: str, model: Model) -> None:
+    """ValueError unless the model has a row for each token of its tokenizer."""
+    size = model.text_tokenizer().vocab_size
+    if size > model.config.vocab_size:
+        expected = f"a tokenizer of at most {model.config.vocab_size} entries, the model's"
+        raise mismatch(option, expected, size)
+
+
+def check_same_tokens(option: str, model: Model, other: Model, whose: str) -> None:
+    """ValueError unless both models read the same tokens.  whose: "--model"."""
+    own, expected = (m.text_tokenizer().vocab for m in (model, other))
+    sizes = (model.config.vocab_size, other.config.vocab_size)
+    if own == expected and sizes[0] == sizes[1]:
+        return
+    text = f"the vocabulary of {whose}, {len(expected)} tokens in {sizes[1]} rows"
+    got = f"{len(own)} in {sizes[0]}"
+    if len(own) == len(expected) and sizes[0] == sizes[1]:
+        got = f"others, such as {min(own.items() - expected.items(), key=lambda item: item[1])}"
+    raise mismatch(option, text, got)

@@ -38,10 +38,17 @@ from ..training.loop import train
 from ..training.samples import check_corpus
 from ..training.settings import OPTIMIZERS, Settings
 from ..training.step import evaluate
-from .corpus import corpus_options, prepare
+from .corpus import check_end, corpus_options, prepare, read_documents
 from .decoders import TITLES, decoders
-from .folders import FREE, device_options, run_folder, run_options, stopped
-from .models import Named, model_option, named, open_model, read_config
+from .folders import FREE, check_ready, device_options, run_folder, run_options, stopped
+from .models import (
+    Named,
+    check_tokenizer_fits,
+    model_option,
+    named,
+    open_model,
+    read_config,
+)
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
 from .settings import write_run
@@ -59,26 +66,33 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
     settings = plan(options, source)
     check_device(options.device)
-    with run_folder(COMMAND, options) as out:
-        return pretrain(options, source, settings, out)
-
-
-def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out: Path) -> int:
-    """Prepare the data, or reuse what is there; train; report."""
-    again, task = started(out), MULTI_TOKEN if options.multi_token else None
+    check_ready(options)
     model = None
+    if source.folder is not None and not started(Path(options.out)):
+        model = open_model(options.model, options)
+        check_given(model)
+    documents = None if options.facts else read_documents(options.text)
+    with run_folder(COMMAND, options) as out:
+        facts = options.facts or corpus(options, out, model, documents or [])
+        del documents  # they may be large
+        return pretrain(options, source, settings, out, model, facts)
+
+
+def pretrain(
+    options: argparse.Namespace,
+    source: Named,
+    settings: Settings,
+    out: Path,
+    model: Model | None,
+    facts: dict[str, Any],
+) -> int:
+    """Train on the tokens in `out`, from its checkpoint if there is one; report."""
+    again, task = started(out), MULTI_TOKEN if options.multi_token else None
     if again:
         folder = find(out)
         check_intact(str(folder), folder, hint=True)
         print(f"resuming   from {folder}")
         model = hub.load(incremental.full_folder(folder), task=task, device=options.device)
-    elif source.folder is not None:  # also if a run was killed before its first checkpoint
-        model = open_model(options.model, options, task=task)
-        check_given(model, options)
-    facts = options.facts
-    if not facts:
-        facts = corpus(options, out, model)
-        write_run(out, COMMAND, options, facts)
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     check_corpus(tokens[0], settings)
     if model is None:
@@ -122,24 +136,26 @@ def checked(options: argparse.Namespace) -> Named:
     return source
 
 
-def check_given(model: Model, options: argparse.Namespace) -> None:
+def check_given(model: Model) -> None:
     """ValueError unless the model predicts the next token and has a tokenizer that fits."""
     check_decoder("--model", model)
-    size = model.text_tokenizer().vocab_size
-    if size > model.config.vocab_size:
-        expected = f"a tokenizer of at most {model.config.vocab_size} entries, the model's"
-        raise mismatch("--model", expected, size)
+    check_tokenizer_fits("--model", model)
+    check_end("--model", model.text_tokenizer())
 
 
-def corpus(options: argparse.Namespace, out: Path, model: Model | None) -> dict[str, Any]:
-    """Prepare the tokens of a new run; returns its facts."""
+def corpus(
+    options: argparse.Namespace, out: Path, model: Model | None, documents: list[str]
+) -> dict[str, Any]:
+    """Prepare the tokens of a new run; returns its facts, which are then in its run.json."""
 
     def tokenizer_of(documents: list[str]) -> Tokenizer:
         if model is None:
             return Tokenizer.train(documents, options.vocabulary)
         return model.text_tokenizer()
 
-    return prepare(options.text, options.validation, options.seed, out, tokenizer_of)
+    facts = prepare(documents, options.validation, options.seed, out, tokenizer_of)
+    write_run(out, COMMAND, options, facts)
+    return facts
 
 
 def plan(options: argparse.Namespace, source: Named) -> Settings:

@@ -35,7 +35,12 @@ def resolve(parser: Parser, command: str, given: dict[str, Any]) -> argparse.Nam
     for name in sorted(parser.needed):
         if options[name] is None:
             raise mismatch(f"--{name.replace('_', '-')}", "a value", "none")
-    return argparse.Namespace(**{**options, **about, "given": set(own)})
+    return argparse.Namespace(**{**options, **about, "given": changed_from(parser, own)})
+
+
+def changed_from(parser: Parser, own: dict[str, Any]) -> set[str]:
+    """The options that are not defaults: a run.json also has those that are."""
+    return {name for name, value in own.items() if value != parser.defaults[name]}
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
