@@ -14,8 +14,9 @@ from ..files import sole_writer
 from ..training.checkpoint import started
 from .output import tinyplm_command
 from .parser import WORKERS, Parser, number, one_of, whole
-from .settings import write_run
+from .settings import RUN, write_run
 
+LOG = "log.jsonl"
 FREE = True  # in option(..., free=FREE): may change on resume
 
 
@@ -60,13 +61,19 @@ def run_folder(command: str, options: argparse.Namespace) -> Iterator[Path]:
     """The folder --out, locked for this process, with the options in its run.json.
 
     ValueError, before anything is written, if it holds another run or another process writes there.
+    A ValueError in the block before the run has logged a step leaves no run.json of its own.
     """
     out = usable(options.out)
     with sole_writer(out):
         if options.facts is None:
             check_fresh(out)
             write_run(out, command, options)
-        yield out
+        try:
+            yield out
+        except ValueError:
+            if options.facts is None and not (out / LOG).exists():
+                (out / RUN).unlink(missing_ok=True)
+            raise
 
 
 def run_options(parser: Parser, out: str) -> None:

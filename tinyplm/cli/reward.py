@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..arguments import mismatch
 from ..models.model import Model
 from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
 from ..tuning import RewardSettings, preferences, reward, set_chat_format
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     check_ready(options)
     model = open_model(options.model, options, **SCORED, key=options.seed)
     check_tokenizer_fits("--model", model)
+    if not hasattr(model.config, "SCORED"):
+        raise mismatch("--model", "a decoder, whose last token gets a score", model)
     print(f"model      {model}")
     template = chat_format(model, options)
     tokenizer = model.text_tokenizer()

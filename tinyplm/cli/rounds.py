@@ -51,7 +51,12 @@ def check_reward(options: argparse.Namespace) -> Any:
     """The rule of --reward, or None; ValueError if nothing gives a reward."""
     if options.reward is None and options.reward_model is None:
         raise mismatch("--reward", "a rule, or --reward-model", "neither")
-    return None if options.reward is None else parse_rule(options.reward)
+    if options.reward is None:
+        return None
+    try:
+        return parse_rule(options.reward)
+    except ValueError as error:
+        raise ValueError(f"--reward: {str(error).removeprefix('rule: ')}") from None
 
 
 class Both:

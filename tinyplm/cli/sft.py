@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..arguments import mismatch
+from ..arguments import check_whole, mismatch
 from ..models.causal_model import CausalModel
 from ..tokenizers.chat.formats import Template
 from ..tuning import SFTSettings, TokenSequence, conversations, plain, prompt_ids, sft
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch("--template", "a chat format, since --data holds conversations", "none")
     check_ready(options)
     model, template = open_chat(options)
+    check_whole("--packed", options.packed, 1, model.config.context, or_none=True)
     training, held_out = encoded(model, template, data, options)
     lengths = [len(sequence) for sequence in training]
     rows = len(lengths) if options.packed is None else len(packing(lengths, options.packed))

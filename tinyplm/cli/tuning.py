@@ -148,7 +148,14 @@ def settings_of(cls: type[S], options: argparse.Namespace, **more: Any) -> S:
     values = {FIELDS.get(name, name): value for name, value in vars(options).items()}
     if values.get("steps", 0) is None:
         del values["steps"]  # see in_passes
-    return cls(**{**{n: v for n, v in values.items() if n in names}, **more})
+    try:
+        return cls(**{**{n: v for n, v in values.items() if n in names}, **more})
+    except ValueError as error:
+        field, colon, rest = str(error).partition(":")
+        if field not in names:
+            raise
+        option = next((o for o, name in FIELDS.items() if name == field), field)
+        raise ValueError(f"--{option.replace('_', '-')}{colon}{rest}") from None
 
 
 def in_passes(settings: S, options: argparse.Namespace, count: int, passes: int) -> S:
