@@ -39,6 +39,9 @@ setup(
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],
         "plot": ["matplotlib>=3.8"],
+        # copies of the log; tensorboardX writes event files and has three small dependencies
+        "tensorboard": ["tensorboardX>=2.6"],
+        "wandb": ["wandb>=0.20"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
         # trained weights, for tests and examples; depends on torch, so see the README

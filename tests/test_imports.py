@@ -20,7 +20,7 @@ ALLOWED = {
     "imported": set(),
     "shapes": {"backend"},
     "core": {"backend"},
-    "memory": set(),
+    "memory": {"backend"},
     "random": {"backend"},
     "special": {"backend"},
     "layers": {"backend", "core", "random", "shapes", "special"},
@@ -35,14 +35,15 @@ ALLOWED = {
     "families": {"backend", "core", "random", "layers", "losses", "kernels", "models"},
     "hub": {"backend", "memory", "core", "files", "random", "models", "families", "tokenizers"},
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "families", "tokenizers", "hub"},
-    "generation": {"backend", "layers", "random", "models"},
+    "generation": {"backend", "layers", "random", "objectives", "models"},
     "training": {"backend", "memory", "core", "random", "files", "data", "losses", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "imported", "layers", "losses", "kernels", "data", "optim",
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "cli": {"backend", "memory", "files", "imported", "checks", "data", "evaluation", "tokenizers", "optim", "models", "families",
-            "hub", "generation", "training", "tuning", "losses"},
+    "scaling": {"core", "layers", "models", "families"},
+    "cli": {"backend", "memory", "files", "imported", "core", "checks", "data", "evaluation", "tokenizers", "optim", "models",
+            "families", "hub", "generation", "training", "tuning", "losses", "scaling", "sentence_encoder"},
     "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
@@ -51,6 +52,8 @@ THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplo
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),
     "jax": ("checks/callables/jax.py",),
+    "tensorboardX": ("training/writers.py",),
+    "wandb": ("training/writers.py",),
 }
 
 

@@ -101,6 +101,14 @@ def _walk(f: Callable, tree: Any) -> Any:
     return tree if tree is None else f(tree)
 
 
+def pool_memory(name: str) -> dict[str, int]:
+    """Bytes of CuPy's memory pool: {"used", "reserved"}; empty for a device without a pool."""
+    pool = getattr(device(name).xp, "get_default_memory_pool", None)
+    if pool is None:
+        return {}
+    return {"used": int(pool().used_bytes()), "reserved": int(pool().total_bytes())}
+
+
 def at_least_float32(x: Any) -> Any:
     """x for statistics: float16 becomes float32; float32 and float64 are not copied."""
     return x.astype("float32") if x.dtype == "float16" else x

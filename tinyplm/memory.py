@@ -1,4 +1,4 @@
-"""Host memory: how much is available, and whether glibc keeps memory that was freed."""
+"""Memory: how much is available and in use, and whether glibc keeps memory that was freed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+from .backend import pool_memory
 
 
 def available_memory() -> int | None:
@@ -51,6 +53,36 @@ def _container_memory(own: Path, root: Path) -> list[int]:
                 continue
             remaining.append(most - now + cache - shared)  # the cache is reclaimed when needed
     return remaining
+
+
+def memory_use(device: str = "cpu") -> dict[str, int]:
+    """Bytes in use by this process; what the platform does not tell is absent.
+
+    memory          resident now (Linux)
+    memory_peak     the most that was resident so far (Linux, macOS)
+    device_memory   of arrays on `device`, if that is a GPU; device_memory_reserved: of its pool,
+                    which keeps freed memory and so is its peak
+    """
+    pool = pool_memory(device)
+    found = _resident()
+    if pool:
+        found |= {"device_memory": pool["used"], "device_memory_reserved": pool["reserved"]}
+    return found
+
+
+def _resident() -> dict[str, int]:
+    try:
+        with open("/proc/self/status", "rb") as file:  # about 30 microseconds
+            fields = dict(line.split(b":", 1) for line in file if line.startswith(b"Vm"))
+        names = {"memory": b"VmRSS", "memory_peak": b"VmHWM"}
+        return {name: int(fields[field].split()[0]) * 1024 for name, field in names.items()}
+    except (OSError, KeyError, ValueError):  # not Linux
+        pass
+    if sys.platform != "darwin":
+        return {}
+    import resource
+
+    return {"memory_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}  # bytes on macOS
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -18,6 +18,8 @@ from tinyplm.layers import cross_attention
 from tinyplm.layers.activation import gelu
 from tinyplm.layers.mask import Visible
 from tinyplm.models.protocol import LossOptions, OutputOptions
+from tinyplm.training import presets, writers
+from tinyplm.training.settings import Settings
 
 X = np.ones((2, 3, 4))
 with checks.trace() as TRACE:
@@ -38,6 +40,8 @@ WEIGHTS = {
     "rate": 0.0,
     "key": None,
 }
+CORPUS = {"corpus_tokens": 1000, "vocab_size": 300, "context": 16}
+SETTINGS = Settings(**QUICK, sequence_length=5)
 ROWS = [
     (LossOptions, {"smoothing": 0.1, "auxiliary": 0.5, "chunk": 4, "factors": False}),
     (OutputOptions, {"temperature": 1.0, "entropy": True, "chunk": 4, "total": 3.0}),
@@ -87,6 +91,14 @@ ROWS = [
     (checks.compare, {"a": TRACE, "b": TRACE, "model": None, "names": None, "dtype": None, "partial": False, "explain": True}),
     (checks.save_trace, {"trace": TRACE, "path": "trace.safetensors"}),
     (tuning.Learner, {"model": MODEL, "settings": tuning.SFTSettings(**QUICK), "updates": 1}),
+    (presets.preset, {"size": "tiny", "hours": 1.0, "flop_per_second": 1e9, "tokens_per_parameter": 20.0, "beta2": 0.9,
+                      **CORPUS}),
+    (presets.propose, {"make": lambda *shape: MODEL, "size": (1, 8, 2), "settings": SETTINGS, "corpus_tokens": 99,
+                       "vocab_size": 9, "hours": 1.0}),
+    (presets.measured_speed, {"model": MODEL, "settings": SETTINGS, "steps": 3}),
+    (presets.learning_rate_of, {"parameters": 1000}),
+    (presets.warmup_steps, {"steps": 1000, "beta2": 0.9}),
+    (writers.check_writers, {"writers": []}),
 ]  # fmt: skip
 # Words that a message may use instead of the argument's name.
 WORDS = {
@@ -94,7 +106,8 @@ WORDS = {
     "mask": ["allowed"], "kv_heads": ["heads"], "examples": ["example 0"],
     "balance": ["example 0"], "answer": ["example 0"], "question": ["example 0"], "messages": ["message"],
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
-    "template": ["template"], "path": ["file", "xxx", "hello"], "records": ["record"],
+    "template": ["template"], "make": ["model: expected a model"],
+    "flop_per_second": ["hours"], "path": ["file", "xxx", "hello"], "records": ["record"],
     "kind": ["expected a file"],  # None is any kind
 }  # fmt: skip
 
@@ -116,7 +129,7 @@ NOT_CALLED = {
     "core": {"Array", "Backward", "Component", "Tree", "Product", "Rows", "chain", "in_float32"},
     "data": {"default_corpus"},
     "evaluation": {"Bleu", "Row", "Scores"},
-    "generation": {"Continuation", "Hypothesis", "Piece"},
+    "generation": {"Blank", "Continuation", "Filled", "Hypothesis", "Piece"},
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),

@@ -26,6 +26,7 @@ from tinyplm.training.samples import CausalSamples, CausalValidation, FixedBatch
 from tinyplm.training.settings import Settings
 from tinyplm.tuning.adapters.lora import load_lora, lora_of, merge_lora
 from tinyplm.tuning.adapters.prefix import load_prefix, prefix_of, with_prefix
+from tinyplm.tuning.adapters.ptuning import load_ptuned
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, soft_prompt
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
@@ -44,6 +45,7 @@ from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arra
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
 from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.clozes import cloze_classification
 from tinyplm.tuning.finetuning.delimiters import with_delimiters
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
@@ -144,6 +146,8 @@ BUILDERS = {
                               "answers": [(2, 5)], "longest": 3, "threshold": 0.5}),
     "multiple_choice": (multiple_choice, {"model": tuning.model("multiple_choice"), "texts": ["a"], "choices": [["b", "c"]],
                                           "labels": [0], "questions": ["d"], "max_length": 9}),
+    "cloze_classification": (cloze_classification, {"model": MODEL, "pattern": Prefix("{text} is", WORDS),
+                                                    "samples": [{"text": "a"}], "labels": ["good"]}),
     "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
@@ -194,7 +198,8 @@ def test_training(function, write, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoints_logs_and_samples(tmp_path):
+def test_checkpoints_logs_and_samples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "run"
     train(decoder(), TOKENS, TOKENS[:40], Settings(**QUICK, sequence_length=5), out=out, progress=False)
     assert checkpoint.find(str(out)) == checkpoint.find(out) == out / "step-1" and checkpoint.started(str(out))
@@ -204,7 +209,10 @@ def test_checkpoints_logs_and_samples(tmp_path):
     no_complaints(CausalSamples, tokens=TOKENS, settings=settings)
     no_complaints(CausalValidation, tokens=TOKENS, settings=settings)
     no_complaints(FixedBatches, samples=samples, count=2, batch_size=2)
-    for function in (checkpoint.find, load_lora, load_prefix, load_rows, Tokenizer.load, TEXT.save, lambda p: replay(p, p)):
+    log.export_csv(out / "log.jsonl", str(out / "log.csv"))
+    no_complaints(lambda **given: log.export_csv(out / "log.jsonl", **given), csv=out / "log.csv")
+    for function in (checkpoint.find, load_lora, load_prefix, load_ptuned, load_rows, Tokenizer.load, TEXT.save,
+                     lambda p: replay(p, p), lambda p: log.export_csv(p, out / "log.csv")):  # fmt: skip
         for value in (None, 3, b"x", ""):
             with pytest.raises(ValueError, match=": expected a path, got "):
                 function(value)

@@ -35,6 +35,7 @@ def test_help_is_sentences(name, tinyplm):
     (("check", "--lik", "rmsnorm"), "unrecognized arguments: --lik"),
     (("check", "--cases", "many"), "tinyplm: --cases: expected an integer from 1 to 1000, got 'many'\n"),
     (("vectors",), "tinyplm: --out: expected a value, got none\n"),
+    (("generate", "--beams", "1001"), "tinyplm: --beams: expected an integer from 1 to 1000, got 1001\n"),
     (("compare", "a.npz"), "tinyplm: the following arguments are required: B\n"),
 ])  # fmt: skip
 def test_bad_options_are_one_line_and_status_2(tinyplm, arguments, message):

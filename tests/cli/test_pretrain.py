@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,12 @@ import pytest
 import tinyplm
 from tests.laws import equal
 from tests.support.scripts import Outcome, assert_one_line, shell
-from tinyplm.cli import corpus
+from tests.training.test_writers import FakeEvents
+from tinyplm.cli import corpus, pretrain
+from tinyplm.cli.parser import Parser
+from tinyplm.cli.settings import resolve
 from tinyplm.training import loop
+from tinyplm.training.presets import learning_rate_of
 
 QUICK = ("--size", "tiny", "--steps", "6", "--context", "16", "--batch", "4", "--vocabulary", "300", "--lr", "0.002")
 FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transformers loads
@@ -87,11 +94,13 @@ def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, opti
 
 def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts):
     out = tmp_path / "out"
-    options = ("--model", "deepseek_v3", "--multi-token", "2", "--samples", "1", "--out", str(out))
+    modules = ("--multi-token", "2", "--multi-token-weight", "0.25")
+    options = ("--model", "deepseek_v3", *modules, "--samples", "1", "--out", str(out))
     outcome = run("pretrain", *QUICK, "--text", *texts, *options)
     assert outcome.code == 0 and "DeepSeek-V3, " in outcome.out and "Sample 1:" in outcome.out, outcome.err
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.3 for r in records if "loss" in r)
+    assert all(0 < r["multi_token_loss"] < r["loss"] / 0.25 for r in records if "loss" in r)
+    assert json.loads((out / "step-6" / "trainer.json").read_text())["settings"]["multi_token"] == 0.25
     whole = tinyplm.load(out / "step-6", task="multi_token_lm")
     assert len(whole.params["body"]["multi_token"]) == 2 == whole.config.num_nextn_predict_layers
     shutil.rmtree(out / "step-6")
@@ -99,6 +108,36 @@ def test_modules_for_later_tokens_train_beside_deepseek_v3(run, tmp_path, texts)
         (out / pointer).write_text("step-5\n")
     assert run("pretrain", "--out", str(out), "--resume").code == 0
     assert equal(tinyplm.load(out / "step-6", task="multi_token_lm").params, whole.params)
+
+
+def test_a_preset_fills_in_what_is_not_given_and_resumes(run, tmp_path, texts, monkeypatch):
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = FakeEvents
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    out = tmp_path / "out"
+    options = ("--preset", "tiny", "--hours", "1e-3", "--steps", "6", "--context", "16", "--vocabulary", "300", "--samples", "1")
+    outcome = run("pretrain", *options, "--layers", "1", "--log", "tensorboard", "--text", *texts, "--out", str(out))
+    assert_report(outcome)
+    kept = json.loads((out / "run.json").read_text())["options"]
+    shape, free = [kept[n] for n in ("layers", "width", "heads")], [kept[n] for n in ("steps", "lr", "log")]
+    assert shape == [1, 64, 2] and free == [6, learning_rate_of(12 * 64**2 + 300 * 64), ["tensorboard"]]
+    for line in ("steps   6       given", "layers  1       given", f"batch   {kept['batch']:<7} ", "training should take "):
+        assert line in outcome.out
+    assert sum(p[0] == "loss" for file in (out / "tensorboard").iterdir() for p in json.loads(file.read_text())) == 6
+    assert re.search(r"Sample 1:\n    >\S", outcome.out), "the prompt is shown"
+    again = run("pretrain", "--out", str(out), "--resume")
+    assert again.code == 0 and "preset    " not in again.out and "training should" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [((), 1.5e-3), (("--optimizer", "adafactor"), 3e-2), (("--optimizer", "adafactor", "--lr", "1"), 1.0)],
+)
+def test_each_optimiser_has_its_own_learning_rate(options, rate):
+    parser = Parser(pretrain.__doc__)
+    pretrain.add(parser)
+    given = resolve(parser, "pretrain", vars(parser.parse_args([*options])))
+    assert pretrain.plan(given, pretrain.checked(given)).learning_rate == rate
 
 
 # -------------------------------------------------------------------------------------------------------- invalid input
@@ -138,6 +177,15 @@ WRONG = {
     "bias rate": (("--bias-rate", "-1"), "got -1"),
     "modules": (("--model", "deepseek_v3", "--multi-token", "-1"), "got -1"),
     "no modules": (("--multi-token", "1"), "0, since GPT-2 has no modules for later tokens, got 1"),
+    "preset": (("--preset", "enormous"), "enormous"),
+    "preset without hours": (("--preset", "auto"), "--hours"),
+    "no hours": (("--hours", "0"), "got 0"),
+    "preset and size": (("--preset", "tiny"), "--size: expected none"),
+    "layers of a published size": (("--model", "gpt2-medium", "--layers", "3"), "gpt2-medium"),
+    "width": (("--width", "63"), "got 63"),
+    "log": (("--log", "excel"), "excel"),
+    "a weight of no modules": (("--multi-token-weight", "0.1"), "--multi-token-weight: expected none without --multi-token"),
+    "weight of modules": (("--model", "deepseek_v3", "--multi-token", "1", "--multi-token-weight", "-1"), "got -1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }

@@ -22,7 +22,7 @@ from tinyplm.models.names import to_hub
 # more groups of keys and values.
 _6B, _9B = 6_243_584_000, 9_399_951_360
 COUNTS = {
-    **dict.fromkeys(("chatglm2-6b", "chatglm2-6b-32k", "chatglm3-6b", "codegeex2-6b"), _6B),
+    **dict.fromkeys(("chatglm2-6b", "chatglm2-6b-32k", "chatglm3-6b", "chatglm3-6b-128k", "codegeex2-6b"), _6B),
     **dict.fromkeys(("glm-4-9b", "glm-4-9b-chat"), _9B),
     "glm-4-9b-chat-1m": _9B + 40 * (4096 + 1) * 2 * 2 * 128,
 }
@@ -97,6 +97,12 @@ def test_the_name_or_the_vocabulary_says_what_rope_ratio_scales(fields, kind, ba
     assert (config.rope.type, config.rope.base, config.context) == (kind, base, 32768)
 
 
+def test_the_long_models_stretch_in_their_own_way():
+    two, three = (chatglm.SIZES[name] for name in ("chatglm2-6b-32k", "chatglm3-6b-128k"))
+    assert (two.rope.type, two.rope.base, two.rope.settings, two.context) == ("linear", 1e4, {"factor": 16.0}, 32768)
+    assert (three.rope.type, three.rope.base, three.context) == ("default", 5e6, 131072)
+
+
 def test_a_missing_field_has_the_default_of_the_authors_code():
     config = from_dict(chatglm.Config, {"model_type": "chatglm"})
     assert (config.seq_length, config.multi_query_attention, config.add_qkv_bias, config.kv_heads) == (2048, False, False, 32)
@@ -117,7 +123,10 @@ def test_what_is_written_has_the_authors_names():
             {"quantization_bit": 4},
             "quantization_bit: expected 0, in the same model's folder without -int4 or -int8 in its name, got 4",
         ),
-        ({"pre_seq_len": 128}, "pre_seq_len: expected None; prefix tuning is an adapter here (tuning.adapters), got 128"),
+        (
+            {"pre_seq_len": 128},
+            "pre_seq_len: expected None; tuning.load_ptuned reads the model and its prefix, got 128",
+        ),
         ({"rmsnorm": False}, "rmsnorm: expected True for chatglm, got False"),
         ({"post_layer_norm": False}, "post_layer_norm: expected True for chatglm, got False"),
         ({"apply_residual_connection_post_layernorm": True}, "expected False for chatglm, got True"),

@@ -181,7 +181,10 @@ def test_the_files_model_type_is_the_authors(tmp_path):
             {"quantization_bit": 8},
             "quantization_bit: expected 0, in the same model's folder without -int4 or -int8 in its name, got 8",
         ),
-        ({"pre_seq_len": 128}, "pre_seq_len: expected None; prefix tuning is an adapter here (tuning.adapters), got 128"),
+        (
+            {"pre_seq_len": 128},
+            "pre_seq_len: expected None; tuning.load_ptuned reads the model and its prefix, got 128",
+        ),
         ({"vocab_size": 150528}, "vocab_size: expected 130528 or another; the early files' code places positions otherwise, got"),
         ({"position_encoding_2d": False}, "position_encoding_2d: expected True for chatglm_6b, got False"),
         ({"hidden_size": 64}, "hidden_size: expected a multiple of 4 num_attention_heads = 128, got 64"),

@@ -36,7 +36,7 @@ HOST_NUMPY = {
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
     "models/names.py": ("ndarray", "split", "cumsum", "concatenate", "stack"),  # tensors from files
     "models/rope.py": ("ndarray",),
-    "models/placing.py": tuple("ndarray ones select flatnonzero arange maximum cumsum where take_along_axis stack".split()),
+    "models/placing.py": tuple("ndarray array ones flatnonzero arange maximum cumsum where take_along_axis stack".split()),
     "models/checks.py": ("asarray",),  # the border: lists of ids passed by the user
     "models/model.py": ("dtype",),  # the name of a dtype passed by the user
 }

@@ -124,6 +124,15 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, arrays, settings, me
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_without_its_settings_fp8_is_refused_by_name(tmp_path):
+    _, folder = published(tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="expected quantization_config in config.json, .* got F8_E4M3 in model.* without it$"):
+        tinyplm.load(folder)
+
+
 def test_nan_and_other_methods_are_refused(tmp_path):
     _, folder = published(tmp_path)
     settings = json.loads((folder / "config.json").read_text())

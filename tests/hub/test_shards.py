@@ -320,9 +320,11 @@ def test_folders_without_safetensors_or_without_an_index(tmp_path):
         (tmp_path / shard).unlink()
     with pytest.raises(ValueError, match=rf"{SINGLE}: expected a safetensors file, got none .no such file.$"):
         tinyplm.load(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
-    with pytest.raises(ValueError, match=rf"{SINGLE}: expected a safetensors file, got only .bin files, which can run code"):
-        tinyplm.load(tmp_path)
+    for name in ("model.pth", "model_states.pt", "pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"anything")
+        message = rf"{SINGLE}: expected a safetensors file, got only {name[name.index('.') :]} files, which can run code"
+        with pytest.raises(ValueError, match=message):
+            tinyplm.load(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "width", "message"), [

@@ -16,7 +16,7 @@ import tinyplm
 from tests.interop.pair import assert_same, exact_logits
 from tests.interop.test_causal_files import read, settings_in
 from tests.laws import relative_error
-from tests.support.scripts import load_example
+from tinyplm.cli.output import UNKNOWN_TO_TRANSFORMERS
 from tinyplm.core import tree_map
 from tinyplm.families import FAMILIES
 from tinyplm.families import family as find_family
@@ -127,4 +127,4 @@ def test_a_released_config(tmp_path, name):
 
 def test_the_examples_know_what_transformers_cannot_load():
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-    assert sorted(load_example("common").UNKNOWN_TO_TRANSFORMERS) == sorted(FAMILIES.keys() - known.keys())
+    assert sorted(UNKNOWN_TO_TRANSFORMERS) == sorted(FAMILIES.keys() - known.keys())

@@ -12,7 +12,7 @@ import tinyplm
 from tests.exact_gradients import EXACT
 from tests.laws import MODEL, apart, equal, leaves, relative_error
 from tests.support.encoder_families import keys_of_masks
-from tests.support.families import randomised
+from tests.support.families import randomised, tiny
 from tests.support.later_tokens import LAYOUTS, along, later, outputs, parameters, rows, settings
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
@@ -228,12 +228,16 @@ def test_without_its_loss_it_is_the_plain_model(layout):
     assert equal(gradient, b_back(1.0))
 
 
-def test_modules_of_number_zero():
-    model, given = later(0), rows("right")
-    found, _ = model(**given.inputs)
-    assert "later_hidden" not in found and model.params["body"]["multi_token"] == []
-    loss, back = model.loss(targets={"logits": given.targets}, multi_token=0.3, **given.inputs)
-    assert loss == model.loss(targets={"logits": given.targets}, **given.inputs)[0] and back(1.0)["body"]["multi_token"] == []
+def test_without_modules_there_is_no_such_task(tmp_path):
+    """It would train nothing and propose nothing."""
+    message = "config: num_nextn_predict_layers: expected 1 or more for the task multi_token_lm, got 0"
+    with pytest.raises(ValueError, match=message):
+        later(0)
+    plain = tiny("deepseek_v3", num_nextn_predict_layers=0)
+    tinyplm.save(plain, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        tinyplm.load(tmp_path, task="multi_token_lm")
+    assert tinyplm.load(tmp_path).config == plain.config
 
 
 # ------------------------------------------------------------------------------------------ dropout, recomputation, dtype

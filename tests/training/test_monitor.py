@@ -219,7 +219,7 @@ def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monke
             "run to rounding, not bit for bit")  # fmt: skip
     assert line in screen_of(capsys)
     run(tmp_path / "whole")
-    a, b = ({k: v for k, v in r.items() if k != "tokens_per_second"} for r in
+    a, b = ({k: v for k, v in r.items() if k not in log.MEASURED} for r in
             (list(log.read(tmp_path / d / "log.jsonl"))[-1] for d in (".", "whole")))  # fmt: skip
     assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=MODEL_32)
 

@@ -6,7 +6,11 @@ output.py    command lines to copy, files, plots        decoders.py  a small con
 parser.py    options as sentences with defaults
 tuning.py    what the commands of tuning share; reports.py: what they print; rounds.py: grpo, ppo
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
-pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
+conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
+tuning.py    what the recipes share    rounds.py   what ppo and grpo share
+One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
+distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py, count.py;
+check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -30,8 +34,12 @@ from . import (
     chat,
     check,
     compare,
+    convert,
+    count,
     distill,
     dpo,
+    embed,
+    evaluate,
     finetune,
     generate,
     grpo,
@@ -39,6 +47,7 @@ from . import (
     pretrain,
     reward,
     sft,
+    tokenizer,
     vectors,
 )
 from .folders import resume_command
@@ -57,6 +66,11 @@ COMMANDS: dict[str, Any] = {
     "distill": distill,
     "generate": generate,
     "chat": chat,
+    "evaluate": evaluate,
+    "embed": embed,
+    "tokenizer": tokenizer,
+    "convert": convert,
+    "count": count,
     "check": check,
     "compare": compare,
     "vectors": vectors,

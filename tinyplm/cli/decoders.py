@@ -23,6 +23,7 @@ TITLES = {
     "gemma3_text": "Gemma 3",
     "glm": "GLM-4",
     "glm4": "GLM-4-0414",
+    "glm_130b": "GLM-130B",
     "glm_2021": "GLM",
     "gpt2": "GPT-2",
     "gpt3": "GPT-3",

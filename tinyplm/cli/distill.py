@@ -40,7 +40,7 @@ from .models import check_same_tokens, named, open_model
 from .parser import POSITIVE, Parser, number, one_of, whole
 from .reports import NATS, count_parts, curves, show_result, validation_table
 from .rounds import prompts_of
-from .sizes import SIZES, configure
+from .sizes import SHAPE, SIZES, configure
 from .tuning import (
     Data,
     Record,
@@ -61,10 +61,9 @@ def add(parser: Parser) -> None:
     student = "Student: a folder as on the hub, or the --out of a run; or a family (such as gpt2) "
     student += "or a published size, for a new model with the teacher's vocabulary."
     what = "instructions, conversations or prompts"
-    data_options(parser, what, template=False, model=student)
+    data_options(parser, what, template=False, needed=False, model=student)
     text = f"Size of a new student of a family: {', '.join(SIZES)}."
     parser.option("--size", "small", text, one_of(*SIZES))
-    parser.needed.discard("data")
     text = "UTF-8 text files, instead of --data."
     parser.option("--text", [], text, nargs="+", metavar="FILE", shown="none")
     text = "Tokens in a sequence of --text; at most the context."
@@ -148,7 +147,9 @@ def student_of(teacher: CausalModel, options: argparse.Namespace) -> CausalModel
     if model_type not in decoders():
         raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
     context = teacher.config.context
-    new = argparse.Namespace(size=options.size, multi_token=0, context=context, dropout=0.0)
+    new = argparse.Namespace(
+        **dict.fromkeys(SHAPE), size=options.size, multi_token=0, context=context, dropout=0.0
+    )
     config = configure(new, source, teacher.config.vocab_size)
     ends = ("bos_token_id", "eos_token_id")
     known = {n: getattr(teacher.config, n) for n in ends if hasattr(teacher.config, n)}

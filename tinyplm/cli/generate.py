@@ -45,7 +45,7 @@ def add(parser: Parser) -> None:
         None,
         "Search for the most probable texts with N beams, and print the --samples best; "
         "temperature, top-k, top-p, min-p and seed then have no effect.",
-        whole(1),
+        whole(1, 1000),
         shown="sample",
     )
     parser.option(

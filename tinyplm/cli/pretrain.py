@@ -4,7 +4,9 @@
     tinyplm pretrain --model llama --out llama                # another family
     tinyplm pretrain --text my-book.txt --out my-run          # your own text
     tinyplm pretrain --model gpt2-folder --text my-book.txt   # a given model, with its tokenizer
+    tinyplm pretrain --preset auto --hours 2                  # settings for this machine
     tinyplm pretrain --out my-run --resume                    # an interrupted run
+    tinyplm pretrain --out my-run --resume --steps 4000 --extend stretch     # a longer one
 
 A new model gets a byte-level BPE tokenizer trained on the text.  The documents become one array of
 tokens each for training and validation; the loss is compared with baselines measured on the same
@@ -15,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from ..backend import device as check_device
 from ..data.packing import open_tokens
 from ..evaluation import baseline_rows, format_rows, row
 from ..families import MULTI_TOKEN
+from ..files import replaced
 from ..generation import generate
 from ..models.model import Model, check_decoder
 from ..models.routed import is_routed
@@ -35,9 +40,11 @@ from ..training.expert_load import check_router_weights
 from ..training.folders import check_intact
 from ..training.log import plot
 from ..training.loop import train
+from ..training.presets import SIZES
 from ..training.samples import check_corpus
-from ..training.settings import OPTIMIZERS, Settings
+from ..training.settings import EXTEND, OPTIMIZERS, Settings
 from ..training.step import evaluate
+from ..training.writers import WRITERS, check_writers
 from .corpus import check_end, corpus_options, prepare, read_documents
 from .decoders import TITLES, decoders
 from .folders import FREE, check_ready, device_options, run_folder, run_options, stopped
@@ -51,13 +58,16 @@ from .models import (
 )
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
-from .settings import write_run
-from .sizes import SIZES, configure
+from .preset import apply_preset, check_preset, log_option, preset_options
+from .sampling import beginnings
+from .settings import RUN, write_run
+from .sizes import SHAPE, configure
 
-COMMAND = "pretrain"
+COMMAND, WEIGHT = "pretrain", Settings.multi_token
 FACTS = {"validation_bytes", "vocab_size"}  # what a resume needs to know of the data
-# the defaults of a new model, and of one to continue: (context, peak learning rate)
-NEW, GIVEN = (64, 1.5e-3), (256, 1e-4)
+# the defaults of a new model, and of one to continue
+CONTEXTS = (64, 256)
+RATES = {"adamw": (1.5e-3, 1e-4), "adafactor": (3e-2, 2e-3)}  # peaks
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
     settings = plan(options, source)
     check_device(options.device)
+    check_writers(options.log)
     check_ready(options)
     model = None
     if source.folder is not None and not started(Path(options.out)):
@@ -87,6 +98,7 @@ def pretrain(
     facts: dict[str, Any],
 ) -> int:
     """Train on the tokens in `out`, from its checkpoint if there is one; report."""
+    fresh = not options.facts
     again, task = started(out), MULTI_TOKEN if options.multi_token else None
     if again:
         folder = find(out)
@@ -94,6 +106,11 @@ def pretrain(
         print(f"resuming   from {folder}")
         model = hub.load(incremental.full_folder(folder), task=task, device=options.device)
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    if options.preset and fresh:
+        size = facts["vocab_size"]
+        apply_preset(options, source, settings, len(tokens[0]), size, task)
+        settings = plan(options, source)
+        write_run(out, COMMAND, options, facts)
     check_corpus(tokens[0], settings)
     if model is None:
         config = configure(options, source, facts["vocab_size"])
@@ -101,7 +118,9 @@ def pretrain(
         model = hub.create(config.MODEL_TYPE, config, task=task, **places)
         model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    state = train(model, *tokens, settings, out=out, resume=again)
+    with extended(options, out, facts):
+        how: dict[str, Any] = {"extend": options.extend if again else None, "writers": options.log}
+        state = train(model, *tokens, settings, out=out, resume=again, **how)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
         where = f" after step {state.step} of {settings.steps}"
@@ -110,22 +129,48 @@ def pretrain(
     return 0
 
 
+@contextmanager
+def extended(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Iterator[None]:
+    """Within the block run.json has the number of steps to which a run is extended."""
+    if not any(line.startswith("--steps") for line in options.changes):
+        yield
+        return
+    before = (out / RUN).read_bytes()
+    write_run(out, COMMAND, options, facts)
+    try:
+        yield
+    except ValueError:  # refused
+        with replaced(out / RUN) as temporary:
+            temporary.write_bytes(before)
+        raise
+
+
 def checked(options: argparse.Namespace) -> Named:
     """What --model stands for; sets the defaults that depend on it.
 
     ValueError for options that contradict it.
     """
     source = named(options.model)
-    given, new = options.given, {"size", "vocabulary", "dropout", "multi_token"}
+    check_preset(options, source)
+    given, new = options.given, {"size", *SHAPE, "vocabulary", "dropout", "multi_token"}
     if source.folder is not None and (extra := sorted(given & new)):
         option = f"--{extra[0].replace('_', '-')}"
         raise mismatch(option, f"none, since {options.model} has its own", "one")
-    if source.size is not None and "size" in given:
-        raise mismatch("--size", f"none, since {options.model} is a size", options.size)
+    if source.size is not None and (extra := sorted(given & {"size", *SHAPE})):
+        got = getattr(options, extra[0])
+        raise mismatch(f"--{extra[0]}", f"none, since {options.model} is a size", got)
     if source.family is not None and source.family.Config.MODEL_TYPE not in decoders():
         raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
-    context, rate = NEW if source.folder is None else GIVEN
+    continued = source.folder is not None
+    if options.extend is not None and options.facts is None:
+        raise mismatch("--extend", "none without --resume", options.extend)
+    if options.facts is None:  # kept if the run is extended
+        options.warmup = max(0, min(options.warmup, options.steps - 1))
+    context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
+    weight = options.multi_token_weight
+    if weight is not None and not options.multi_token:
+        raise mismatch("--multi-token-weight", "none without --multi-token", weight)
     if options.context is None:
         options.context = context
         if source.folder is not None:
@@ -146,7 +191,7 @@ def check_given(model: Model) -> None:
 def corpus(
     options: argparse.Namespace, out: Path, model: Model | None, documents: list[str]
 ) -> dict[str, Any]:
-    """Prepare the tokens of a new run; returns its facts, which are then in its run.json."""
+    """Prepare the tokens of a new run; returns its facts."""
 
     def tokenizer_of(documents: list[str]) -> Tokenizer:
         if model is None:
@@ -154,7 +199,8 @@ def corpus(
         return model.text_tokenizer()
 
     facts = prepare(documents, options.validation, options.seed, out, tokenizer_of)
-    write_run(out, COMMAND, options, facts)
+    if not options.preset:  # which has something to add
+        write_run(out, COMMAND, options, facts)
     return facts
 
 
@@ -170,6 +216,7 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
         batch_size=options.batch,
         sequence_length=options.context,
         learning_rate=options.lr,
+        multi_token=WEIGHT if options.multi_token_weight is None else options.multi_token_weight,
         warmup=max(0, min(options.warmup, steps - 1)),
         weight_decay=options.decay,
         micro_batch_size=options.micro_batch,
@@ -195,7 +242,9 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
     name = f"{TITLES[model.config.MODEL_TYPE]}, {model.parameter_count() / 1e6:.2f}M parameters"
     rows.append(row(name, total, count, facts["validation_bytes"]))
-    drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
+    lines = {r.name: r.nll for r in rows[1:-1]}
+    protocol = "windows do not overlap"
+    drawn = plot(out / "log.jsonl", out / "loss.png", baselines=lines, protocol=protocol)
     print(
         f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
         f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the "
@@ -204,11 +253,14 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
         "token is\n"
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
-    end = model.text_tokenizer().eos_id  # ends a document, and so starts one too
-    settings: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
-    for i in range(options.samples):
-        (sample,) = generate(model, [end], max_new_tokens=120, seed=options.seed + i, **settings)
-        print(f"Sample {i + 1}:\n{textwrap.indent(sample.text or '', '    ')}\n")
+    tokenizer = model.text_tokenizer()
+    settings: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "stop_ids": [tokenizer.eos_id]}
+    prompts = beginnings(validation, tokenizer, options.samples, context // 2)
+    if prompts:
+        print("Samples at temperature 0.8, top-p 0.95; >the first words of a held-out document<\n")
+    for i, (prompt, ids) in enumerate(prompts):
+        (sample,) = generate(model, ids, max_new_tokens=120, seed=options.seed + i, **settings)
+        print(f"Sample {i + 1}:\n{textwrap.indent(f'>{prompt}<{sample.text or str()}', '    ')}\n")
     show_run(folder, out, drawn)
     line = tinyplm_command("generate", "--model", out, "--prompt", "Return the")
     print(f"sample     {line}")
@@ -224,27 +276,36 @@ def add(parser: Parser) -> None:
     text += "the hub, or the --out of a run, whose parameters and tokenizer are the start."
     model_option(parser, "gpt2", help=text)
     option("--size", "small", f"Size of a new model: {', '.join(SIZES)}.", one_of(*SIZES))
+    for name in SHAPE:
+        option(f"--{name}", None, f"The {name} of a new model.", whole(1), shown="the size's")
     option("--vocabulary", 1024, "Vocabulary size of a new model's tokenizer.", whole(257))
     option("--dropout", 0.0, "Dropout rate of a new model.", number(least=0.0, below=1.0))
     later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
     later += "validation loss are of the model without them."
     option("--multi-token", 0, later, whole())
+    text = "Weight of their loss, the mean over the modules."
+    option("--multi-token-weight", None, text, number(least=0.0), shown=f"{WEIGHT}")
     corpus_options(parser)
     device_options(parser)
     parser.section("training")
-    option("--steps", 2500, "Training steps.", whole(1))
+    preset_options(parser)
+    text = "Training steps; with --resume more of them extend the run."
+    option("--steps", 2500, text, whole(1), free=FREE)
+    text = "How the learning rate continues in an extended run, unless its schedule needs no end: "
+    text += "stretch, as if the run had always been longer; restart, with another warm-up."
+    option("--extend", None, text, one_of(*EXTEND), shown="none", free=FREE)
     option("--batch", 8, "Sequences per step.", whole(1))
-    least = f"{NEW[0]}; of a given model {GIVEN[0]}, at most its own"
+    least = f"{CONTEXTS[0]}; of a given model {CONTEXTS[1]}, at most its own"
     option("--context", None, "Tokens per sequence.", whole(1), shown=least)
     optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
-    optimizers += "relative to the size of a parameter (try 1e-2)."
+    optimizers += "relative to the size of a parameter."
     option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
     option(
         "--lr",
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown=f"{NEW[1]}; of a given model {GIVEN[1]}",
+        shown="; ".join(f"{a}, of a given model {b}, for {n}" for n, (a, b) in RATES.items()),
     )
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
@@ -272,6 +333,7 @@ def add(parser: Parser) -> None:
     text = "Decrease of the validation loss, in nats per token, that counts as an improvement."
     option("--min-improvement", 0.0, text, number(least=0.0), free=FREE)
     run_options(parser, "out")
+    log_option(parser, tuple(WRITERS))
     text = (
         "Make every N-th checkpoint full and the others incremental, which only pays off if most "
     )

@@ -15,7 +15,7 @@ from ..tokenizers.chat.formats import Template
 from ..tuning import model_reward, parse_rule, prompt_ids, record_reward, rollouts
 from ..tuning.align.rules import RULES
 from .folders import check_ready, run_folder, stopped
-from .models import check_same_tokens, existing_folder
+from .models import check_same_tokens, folder_of
 from .parser import Parser, number, whole
 from .reports import (
     ROUNDS,
@@ -89,7 +89,7 @@ def reward_of(
     """The reward of answers to these records' prompts."""
     judge = None
     if options.reward_model is not None:
-        folder = existing_folder(options.reward_model, "--reward-model")
+        folder = folder_of(options.reward_model, "--reward-model")
         read = hub.load(folder, **SCORED, dtype=options.dtype, device=options.device)
         if read.fresh:
             given = "one without a head for scores"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import cast
+import re
+from typing import Any, cast
+
+import numpy as np
 
 from ..generation.state import check_generates
 from ..models.language_model import LanguageModel
+from ..tokenizers import Tokenizer
 from .folders import config_option, device_options
 from .models import model_option, open_model
 from .parser import Parser, number, whole
@@ -66,6 +70,22 @@ def open_writer(
     name: str, options: argparse.Namespace, *, option: str = "model", task: str | None = None
 ) -> LanguageModel:
     """The model of a folder or run, laid out for decoding; ValueError if it cannot write text."""
-    model = open_model(name, options, task=task)
+    model = open_model(name, options, option=f"--{option}", task=task)
     check_generates(option, model)
     return cast(LanguageModel, model).for_decoding()
+
+
+def beginnings(
+    tokens: np.ndarray, tokenizer: Tokenizer, count: int, most: int, words: int = 12
+) -> list[tuple[str, list[int]]]:
+    """(text, ids) of the first words of documents, at most `most` tokens; spread over the packed
+    tokens, in which an end-of-text token, the first of the ids, precedes each document."""
+    end: Any = tokenizer.eos_id
+    starts = np.flatnonzero(np.asarray(tokens[:-1]) == end)
+    starts = starts if len(starts) else np.array([-1])  # packed by something else
+    found = []
+    for start in starts[np.arange(count) * len(starts) // max(count, 1)]:
+        text = tokenizer.decode(tokens[start + 1 : start + 10 * words].tolist())
+        ids = tokenizer.encode("".join(re.findall(r"\s*\S+", text)[:words]))[: max(most - 1, 0)]
+        found.append((tokenizer.decode(ids), [end, *ids]))
+    return found

@@ -8,18 +8,27 @@ from typing import Any
 
 from ..arguments import mismatch
 from ..hub.folders import make_config
+from ..training.presets import SIZES
 from .decoders import TITLES, sized
 from .models import Named
 
-# name: (layers, width, heads)
-SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
+SHAPE = ("layers", "width", "heads")
+
+
+def shape(options: argparse.Namespace) -> tuple[int, int, int]:
+    """(layers, width, heads): those of the size, unless they are given one by one."""
+    own = (getattr(options, name) for name in SHAPE)
+    layers, width, heads = (a or b for a, b in zip(own, SIZES[options.size]))
+    if width % heads:
+        raise mismatch("--width", f"a multiple of the {heads} heads", width)
+    return layers, width, heads
 
 
 def configure(options: argparse.Namespace, source: Named, vocab_size: int) -> Any:
     """The config of a new model, with the vocabulary, context and dropout of this run."""
     module = source.family
     assert module is not None
-    layers, width, heads = SIZES[options.size]
+    layers, width, heads = shape(options)
     later = {"num_nextn_predict_layers": options.multi_token} if options.multi_token else {}
     if later and not hasattr(module, "module_shapes"):
         expected = f"0, since {TITLES[module.Config.MODEL_TYPE]} has no modules for later tokens"

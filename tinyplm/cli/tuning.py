@@ -70,7 +70,9 @@ def _naming(file: str, numbers: Sequence[int]) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------- options
 
 
-def data_options(parser: Parser, kinds: str, *, template: bool = True, model: str = "") -> None:
+def data_options(
+    parser: Parser, kinds: str, *, template: bool = True, needed: bool = True, model: str = ""
+) -> None:
     """--model, --data, --validation, --validation-data, --template.
 
     kinds: what --data holds; model: the help of --model, if it is not the usual one.
@@ -79,7 +81,7 @@ def data_options(parser: Parser, kinds: str, *, template: bool = True, model: st
     model_option(parser, help=model)
     text = f"File of {kinds}, with the fields that are shown above: JSON lines (.jsonl), a JSON "
     text += "list (.json), or a table with a header row (.csv, .tsv)."
-    parser.option("--data", None, text, needed=True, metavar="FILE")
+    parser.option("--data", None, text, needed=needed, metavar="FILE", shown="none")
     text = "Share of --data held out for validation."
     parser.option("--validation", 0.1, text, SHARE)
     text = "File of records for validation, instead of a share of --data."

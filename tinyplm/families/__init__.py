@@ -33,6 +33,7 @@ FAMILIES = {
     "gemma3_text": "gemma3_text",
     "glm": "glm",
     "glm4": "glm4",
+    "glm_130b": "glm_130b",
     "glm_2021": "glm_2021",
     "gpt2": "gpt2",
     "gpt3": "gpt3",
@@ -149,6 +150,9 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     if is_seq2seq(family) and task != SEQ2SEQ:
         return {"body": shapes["body"], "head": family.HEADS[task].shapes(config)}
     if task == MULTI_TOKEN:
+        if not config.modules:
+            expected = f"1 or more for the task {MULTI_TOKEN}"
+            raise wrong("config: num_nextn_predict_layers", expected, config.modules)
         modules = [family.module_shapes(config)] * config.modules
         return {**shapes, "body": {**shapes["body"], "multi_token": modules}}
     if task not in (SCORE, CHOICE):

@@ -47,11 +47,13 @@ def _long(name: str, context: int, ratio: int) -> Config:
     return Config(**_6B, seq_length=context, rope_ratio=ratio, _name_or_path=f"THUDM/{name}")
 
 
-# The configurations of the released models.
+# The config.json of the released models (of chatglm2-6b-32k in hzg0601/cn-llm-codes, 830e7ec; of
+# chatglm3-6b-128k in shiroko98/megatron_data_process, 5147646).
 SIZES = {
     "chatglm2-6b": Config(**_6B, seq_length=32768),
     "chatglm2-6b-32k": _long("chatglm2-6b-32k", 32768, 16),
     "chatglm3-6b": Config(**_6B, seq_length=8192),
+    "chatglm3-6b-128k": _long("chatglm3-6b-128k", 131072, 500),
     "codegeex2-6b": Config(**_6B, seq_length=8192),
     "glm-4-9b": Config(**_9B, seq_length=8192),
     "glm-4-9b-chat": Config(**_9B, seq_length=131072, rope_ratio=500),

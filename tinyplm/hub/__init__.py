@@ -7,6 +7,7 @@ quantized.py tensors that are dequantised as they are read: of 4-bit numbers (gp
 names.py     the tensors of a folder as a parameter tree
 generation_config.py  its settings, read and checked
 heads.py     the task a checkpoint was saved for, and its head reused for another
+prefix_encoder.py  the prefix in folders of ChatGLM's P-tuning
 runs.py      the model that the folder of a training run stands for
 text_part.py the text model of a folder whose model also sees images
 """

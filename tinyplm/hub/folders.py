@@ -51,7 +51,8 @@ from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .generation_config import GENERATION, check_generation, read_generation
 from .names import check_layers, count_parameters, to_tree, without_skipped
-from .quantized import READERS, HubTensor
+from .prefix_encoder import split_prefix, without_prefix
+from .quantized import floating
 from .runs import model_folder
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .text_part import TEXT_MODELS, text_settings, text_tensors
@@ -155,6 +156,7 @@ def load(
     key: int = 0,
     dtype: str | None = None,
     device: str = "cpu",
+    prefix: bool = True,
 ) -> Model:
     """The model in a folder, with its tokenizer and generation settings if present.
 
@@ -165,6 +167,8 @@ def load(
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.
     labels: class names for a classifier, instead of the file's.
+    prefix: False leaves out the prefix of a folder of ChatGLM's P-tuning (pre_seq_len), which is
+    refused otherwise; tuning.load_ptuned reads both.
     dtype None: the file's dtype (bfloat16 becomes float32; if mixed, the widest for all).
     ValueError naming the file and the fault: missing, truncated, not a regular file, a link out of
     the folder (except to the hub cache's blobs), invalid JSON or duplicate keys, settings of a
@@ -176,6 +180,7 @@ def load(
     folder = model_folder(folder)
     check_device(device)
     check_key("key", key)
+    check_choice("prefix", prefix, (True, False))
     dtype = None if dtype is None else check_dtype(dtype)
     file = printable(folder / "config.json")
     check_links(folder, ("config.json", GENERATION, *COMPANIONS))
@@ -187,6 +192,7 @@ def load(
     within = settings["model_type"] in TEXT_MODELS
     try:
         settings = text_settings(settings) if within else settings
+        settings = settings if prefix else without_prefix(settings)
         family = family_of(settings)
         config = from_dict(family.Config, settings)
         quantized = quantization_of(family.Config, settings)
@@ -195,14 +201,13 @@ def load(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
     stored, where = open_folder(folder)
+    stored = stored if prefix else split_prefix(stored)[1]
     stored = text_tensors(stored, where=where) if within else stored
     check_layers(shapes_of(family, config, check_task(family, None)), stored, where=where)
     if hasattr(family, "settled"):
         config = family.settled(config, stored)
     stored = normalise_names(family, config, stored, task=fixed, where=where)
-    tensors: Mapping[str, HubTensor] = stored
-    if quantized is not None:
-        tensors = READERS[quantized](stored, settings["quantization_config"], where=where)
+    tensors = floating(stored, quantized, settings, where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task in LANGUAGE_MODELS:
         raise wrong(f"{file}: labels", "a classifier's task with them", task)

@@ -21,9 +21,10 @@ INCREMENT, ADAPTER, TOKENIZERS = (
 def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     """The folder with the config.json and the tensors of a model.
 
-    `folder` itself; of a training run its final model, else its best checkpoint, else its latest.
+    `folder` itself; of a run its final model, or best/ of finetune; else its best checkpoint, else
+    its latest.
     ValueError saying what is there instead: nothing, a run without a checkpoint or of several
-    models, an incremental checkpoint, an adapter, a tokenizer alone.
+    models, an incremental checkpoint, an adapter, a tokenizer alone, GLM-130B's pickled parts.
     """
     check_path(name, folder)
     path = Path(folder)
@@ -37,7 +38,7 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     if exists(path / BEST / "config.json"):  # of finetune, whose best epoch is a folder
         return path / BEST
     for pointer in (BEST, LATEST):
-        if (path / pointer).is_file():
+        if (path / pointer).is_file() and not exists(path / FINAL / ADAPTER):
             return _pointed(path, pointer)
     found = printable(path)
     if (path / INCREMENT).is_file():
@@ -61,6 +62,9 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
         raise mismatch(found, "a run with a checkpoint", got)
     if any(exists(path / file) for file in TOKENIZERS):
         raise mismatch(found, "a model folder with a config.json", "a tokenizer alone")
+    if next(path.glob("mp_rank_*_model_states.pt"), None):
+        given = "only .pt files, which can run code (families/glm_130b.py says how to join them)"
+        raise mismatch(found, "config.json and model.safetensors", given)
     return path
 
 
@@ -72,4 +76,4 @@ def _pointed(path: Path, pointer: str) -> Path:
         raise mismatch(
             printable(path / pointer), "the name of a checkpoint folder", printable(name)
         )
-    return model_folder(folder) if exists(folder / INCREMENT) else folder
+    return folder if exists(folder / "config.json") else model_folder(folder)

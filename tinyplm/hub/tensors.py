@@ -41,6 +41,7 @@ _NAMES_OF_DTYPES = {
 _LIBRARY_NAMES = {**{name: dtype for dtype, name in _NAMES_OF_DTYPES.items()}, "BF16": "bfloat16"}
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth")  # ends of the names of files that are never read
 BLOCK = 1 << 18  # numbers of a file processed at a time
 MOST_AXES = 32  # per tensor, NumPy's limit before version 2
 
@@ -189,7 +190,7 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
     """({name: tensor}, source) of a folder with model.safetensors, or shards and their index.
 
     ValueError for an invalid index, one that names a missing file or a file outside the folder, a
-    tensor missing from its shard, and a folder with .bin files only, since nothing is unpickled.
+    tensor missing from its shard, and a folder of PICKLES only, since nothing is unpickled.
     """
     check_links(folder, (SINGLE, INDEX))
     single, where = printable(folder / SINGLE), printable(folder / INDEX)
@@ -199,8 +200,9 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
         found = "none (no such file)"
         if next(folder.glob("model-*-of-*.safetensors"), None):
             found = f"shards without {INDEX} (an incomplete copy)"
-        elif next(folder.glob("*.bin"), None):
-            found = "only .bin files, which can run code (save the model as safetensors first)"
+        elif pickle := next((p for end in PICKLES for p in folder.glob(f"*{end}")), None):
+            found = f"only {pickle.suffix} files, which can run code (save the model as safetensors"
+            found += " first)"
         raise ValueError(f"{single}: expected a safetensors file, got {found}")
     index = read_json(folder / INDEX, largest=LARGEST_SETTINGS)
     places = index.get("weight_map") if isinstance(index, dict) else None

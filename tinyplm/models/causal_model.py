@@ -54,7 +54,7 @@ class CausalModel(LanguageModel):
                        may attend, combined with the causal mask, as for packed samples
                        (layers.mask.packed_mask)
         position_ids   (B, T) or (T,); (B, 2, T) where the family has two positions for each token;
-                       ChatGLM-6B reads them, and prefix_lengths, off the ids
+                       ChatGLM-6B and GLM-130B read them, and prefix_lengths, off the ids
         prefix_lengths (B,): all queries see the first prefix_lengths[b] places, also those before
                        them, as in a prefix language model; not in models with windows, and with a
                        cache only in its first call
@@ -118,6 +118,7 @@ class CausalModel(LanguageModel):
         targets: Any,
         attention_mask: Any = None,
         position_ids: Any = None,
+        prefix_lengths: Any = None,
         temperature: float = 1.0,
         entropy: bool = False,
         chunk: int = 1024,
@@ -136,7 +137,9 @@ class CausalModel(LanguageModel):
         """
         options = OutputOptions(temperature=temperature, entropy=entropy, chunk=chunk)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        inputs = self._keyed(self.inputs(input_ids, None, attention_mask, position_ids), key)
+        given = (input_ids, None, attention_mask, position_ids)
+        prefix = {} if prefix_lengths is None else {"prefix_lengths": prefix_lengths}
+        inputs = self._keyed(self.inputs(*given, **prefix), key)
         targets = self._moved({"targets": checks.ids("targets", targets)})["targets"]
         head = self._log_probs_head(targets, options, grad=grad)
         outputs, back = self._whole(head, inputs, stacking)
@@ -197,7 +200,8 @@ class CausalModel(LanguageModel):
             self._check_mask(attention_mask, B, T, S)
         if self.config.reads_places and input_ids is not None:
             if position_ids is None and before:
-                expected = f"the places of these tokens, ({B}, 2, {T}), behind a cache"
+                shape = (B, T) if self.config.position_rows is None else (B, 2, T)
+                expected = f"the places of these tokens, {shape}, behind a cache"
                 raise wrong("position_ids", expected, None)
             if position_ids is prefix_lengths is None:
                 mask = attention_mask if getattr(attention_mask, "ndim", 0) == 2 else None
@@ -234,7 +238,7 @@ class CausalModel(LanguageModel):
 
     def _check_positions(self, positions: Any, B: int, T: int, *, cached: bool) -> None:
         name, rows = "position_ids", self.config.position_rows
-        one = [] if self.config.reads_places else [(T,), (B, T)]
+        one = [] if self.config.reads_places and rows is not None else [(T,), (B, T)]
         shapes = [*one, *([] if rows is None else [(B, 2, T)])]
         if positions.shape not in shapes:
             raise mismatch(name, f"shape {' or '.join(map(str, shapes))}", positions.shape)

@@ -113,5 +113,5 @@ def check_plain(config: Any) -> None:
         expected = "0, in the same model's folder without -int4 or -int8 in its name"
         raise wrong("config: quantization_bit", expected, config.quantization_bit)
     if config.pre_seq_len is not None:
-        expected = "None; prefix tuning is an adapter here (tuning.adapters)"
+        expected = "None; tuning.load_ptuned reads the model and its prefix"
         raise wrong("config: pre_seq_len", expected, config.pre_seq_len)

@@ -246,6 +246,18 @@ def rotary(
     return positions
 
 
+def given_rotary(frequencies: np.ndarray) -> Callable[..., Callable[[int, int], dict[str, Any]]]:
+    """The piece `positions` of a decoder with RoPE of these frequencies (E/2,) on the host."""
+
+    def positions(position_ids, *, dtype, **_):
+        own = array_module(position_ids).asarray(frequencies)
+        cos, sin = rotary_tables(position_ids, own, dtype=dtype)
+        rotation = {"rotary": partial(rope, cos=cos, sin=sin)}
+        return lambda layer, seen: rotation
+
+    return positions
+
+
 def paired_rotary(frequencies: np.ndarray) -> Callable[..., Callable[[int, int], dict[str, Any]]]:
     """The piece `positions` of a decoder that turns each half of a head by positions of its own.
 

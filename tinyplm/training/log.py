@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from csv import DictWriter
 from pathlib import Path
 from typing import Any
 
 from ..arguments import check_path, is_number, is_whole, mismatch, shown
 from ..files import naming, open_regular, parse_json, printable, replaced
+from .writers import WRITERS, check_writers
 
 # in the records of training
 NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")
 
 
+# of a step, in the records of training; a resumed run measures them anew
+MEASURED = ("tokens_per_second", "memory", "memory_peak", "device_memory", "device_memory_reserved")
+BAR = "{{percentage:3.0f}}%|{bar}| {{n_fmt}}/{{total_fmt}} {{remaining}}{postfix}"
+SECONDS_PER_LINE = 60.0  # of progress that is redirected
+
+
 class Log:
-    """Appends one JSON object per line to `path`.
+    """Appends one JSON object per line to `path`, and passes each record to the writers.
 
     On resume, records after `last_step` are removed first.
+    writers: names of training.writers, such as "tensorboard".  They write beside `path` and get the
+    remaining records again, so their curves are always those of the log.
     """
 
-    def __init__(self, path: Path, *, last_step: int = 0) -> None:
+    def __init__(self, path: Path, *, last_step: int = 0, writers: Sequence[str] = ()) -> None:
+        writers = check_writers(writers)
         self.path = path
         lines = [line for line, _ in _lines(path, last_step)] if last_step else []
+        self._writers = [WRITERS[name].open(path.parent, not last_step) for name in writers]
         with replaced(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
+        for line in lines if self._writers else []:
+            self._pass_on(json.loads(line.removeprefix("\ufeff")))
         # unbuffered: a line that did not fit on the disk must not be retried on closing
         self._file = open(path, "ab", buffering=0)  # closed by close()
 
@@ -42,6 +58,12 @@ class Log:
         with naming(self.path):
             while line:
                 line = line[self._file.write(line) :]
+        self._pass_on(record)
+
+    def _pass_on(self, record: dict[str, Any]) -> None:
+        values = scalars(record) if self._writers else {}
+        for writer in self._writers if values else []:
+            writer.write(record["step"], values)
 
     def sync(self) -> None:
         """Flush to disk, before a checkpoint declares these steps done."""
@@ -50,6 +72,8 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
+        for writer in self._writers:
+            writer.close()
 
 
 def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -106,7 +130,8 @@ def _lines(
 
 
 class Progress:
-    """A tqdm bar on a terminal; a plain line every tenth without a terminal or tqdm.
+    """A tqdm bar on a terminal; lines without a terminal or tqdm: the first update, then one a
+    minute, and the last.
 
     If the terminal or pipe disappears, output stops and the run continues.
     """
@@ -114,6 +139,8 @@ class Progress:
     def __init__(self, total: int, done: int, *, show: bool = True, unit: str = "step") -> None:
         self.total, self.done, self.show, self.unit = total, done, show, unit
         self.bar: Any = None
+        self.first, self.begin = done, time.monotonic()
+        self.next_line, self.line = self.begin, ""  # when one is due; one that is not yet printed
         # None if the process started without one
         if show and sys.stderr is not None and sys.stderr.isatty():
             try:
@@ -121,7 +148,7 @@ class Progress:
             except ImportError:
                 return
             with self._showing():
-                form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
+                form = BAR.format(bar="{bar}", postfix="{postfix}")
                 options = {"dynamic_ncols": True, "smoothing": 0.1, "bar_format": form}
                 self.bar = tqdm(total=total, initial=done, **options)
 
@@ -134,21 +161,34 @@ class Progress:
 
     def update(self, steps: int, values: dict[str, str]) -> None:
         """`steps` more are done; values are listed most important first."""
-        before, self.done = self.done, self.done + steps
+        self.done += steps
         with self._showing():
             if self.bar is not None:
                 self.bar.set_postfix_str(self._fitting(values), refresh=False)
                 self.bar.update(steps)
-            elif not self.show or sys.stderr is None:
-                return
-            elif self.done * 10 // self.total > before * 10 // self.total:
-                shown = "".join(f"  {name} {value}" for name, value in values.items())
-                print(f"{self.unit} {self.done}/{self.total}{shown}", file=sys.stderr, flush=True)
+            elif self.show and sys.stderr is not None:
+                now = time.monotonic()
+                self.line = self._line(values, now - self.begin)
+                if now >= self.next_line or self.done >= self.total:
+                    self.next_line = now + SECONDS_PER_LINE
+                    self._print()
+
+    def _line(self, values: dict[str, str], seconds: float) -> str:
+        shown = "".join(f"  {name} {value}" for name, value in values.items())
+        remaining = seconds / max(1, self.done - self.first) * (self.total - self.done)
+        times = f"{clock(seconds)} elapsed  {clock(remaining)} remaining"
+        return f"{self.unit} {self.done}/{self.total}{shown}  {times}"
+
+    def _print(self) -> None:
+        print(self.line, file=sys.stderr, flush=True)
+        self.line = ""
 
     def _fitting(self, values: dict[str, str]) -> str:
         """As many values as fit while leaving a fifth of the terminal's width for the bar."""
-        frame = len(f"100%|| {self.total}/{self.total} 00:00, ")
-        room, shown = 0.8 * (self.bar.format_dict["ncols"] or 80) - frame, ""
+        form = BAR.format(bar="", postfix=", ")
+        state = {**self.bar.format_dict, "n": self.done, "bar_format": form}
+        frame = len(self.bar.format_meter(**state))
+        room, shown = 0.8 * (state["ncols"] or 80) - frame, ""
         for name, value in values.items():
             longer = f"{shown}{', ' * bool(shown)}{name}={value}"
             if len(longer) > room:
@@ -165,13 +205,71 @@ class Progress:
                 print(text, flush=True)
 
     def close(self) -> None:
+        """End the bar; print the last line of a run that ended before its total."""
         with self._showing():
             if self.bar is not None:
                 self.bar.close()
+            elif self.line and self.show:
+                self._print()
 
 
-def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> bool:
+def clock(seconds: float) -> str:
+    """Minutes and seconds as 12:34, with hours as 5:06:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a record by name, for curves.
+
+    A list of numbers, one per layer, becomes load_max/0, load_max/1 ...; an outlier's value becomes
+    outlier_loss or outlier_gradient_norm.  Text, nested lists and `step` are left out.
+    """
+    if isinstance(record.get("outlier"), str):
+        return {f"outlier_{record['outlier']}": record["value"]}
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, list):
+            found |= {f"{name}/{i}": v for i, v in enumerate(value) if is_number(v)}
+        elif name != "step" and is_number(value):
+            found[name] = value
+    return found
+
+
+def export_csv(log: str | os.PathLike, csv: str | os.PathLike) -> None:
+    """Write a log as a table: one row per step, a column for every number of any record.
+
+    Columns are named by `scalars`, in the order of their first appearance, after `step`; a cell is
+    empty where the step has no such number.
+    ValueError if the log is missing, or not in the order of its steps.
+    """
+    check_path("csv", csv)
+    names: dict[str, None] = {"step": None}
+    last = None
+    for record in read(log):
+        if last is not None and record["step"] < last:
+            expected = f"records in the order of their steps, none before step {last}"
+            raise mismatch(printable(log), expected, f"step {record['step']}")
+        last = record["step"]
+        names |= dict.fromkeys(scalars(record))
+    if last is None:
+        raise mismatch(printable(log), "a log with at least one record", "none")
+    rows = itertools.groupby(read(log), key=lambda record: record["step"])
+    with replaced(csv) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = DictWriter(file, list(names), lineterminator="\n")
+        writer.writeheader()
+        for step, records in rows:
+            values = [scalars(record) for record in records]
+            writer.writerow({"step": step, **{n: v for part in values for n, v in part.items()}})
+
+
+def plot(
+    log: Path, png: Path, *, baselines: dict[str, float] | None = None, protocol: str = ""
+) -> bool:
     """Draw training and validation loss by step, and baselines (nats per token) as lines.
+
+    protocol: how validation is measured, for the legend, where a table beside it does otherwise.
 
     Returns False without matplotlib.
     """
@@ -183,7 +281,8 @@ def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     training: dict[str, Any] = {"label": "training", "lw": 0.7, "alpha": 0.6}
-    validation: dict[str, Any] = {"label": "validation", "marker": "o"}
+    measured = f"validation, {protocol}" if protocol else "validation"
+    validation: dict[str, Any] = {"label": measured, "marker": "o"}
     for field, style in (("loss", training), ("validation_loss", validation)):
         points = [(r["step"], r[field]) for r in records if field in r]
         if points:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_flag, check_path, mismatch, wrong
+from ..arguments import check_choice, check_flag, check_path, mismatch, wrong
 from ..backend import is_host
 from ..files import sole_writer
-from ..memory import give_back_freed_memory, keep_freed_memory
+from ..memory import give_back_freed_memory, keep_freed_memory, memory_use
 from ..models.model import Model, check_model
 from ..models.routed_model import RoutedModel
 from ..optim import Optimizer
@@ -25,8 +26,9 @@ from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor
 from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
-from .settings import Settings, optimizer_of
+from .settings import EXTEND, Settings, optimizer_of
 from .step import NonFiniteError, check_finite, update
+from .writers import check_writers
 
 
 def train(
@@ -37,7 +39,9 @@ def train(
     *,
     out: str | Path,
     resume: bool = False,
+    extend: str | None = None,
     progress: bool = True,
+    writers: Sequence[str] = (),
 ) -> State:
     """Train `model`; afterwards model.params are the trained parameters, and model.buffers hold
     what a step updates without a gradient (expert_load.correct).
@@ -47,10 +51,14 @@ def train(
 
     Writes out/log.jsonl, the checkpoints out/step-N/, and the small files `latest` and `best`, each
     naming one of them. resume=True continues from out/latest; a difference in model, settings or
-    data is refused by name.
+    data is refused by name.  More steps than before extend the run; where the schedule's rates
+    depend on their number, extend says how they continue: "stretch" or "restart" (see Settings).
+    It is ignored where there is nothing to extend, so a call can be repeated after a kill.
     However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
-    moments, buffers and log (except for times), given the same workers and libraries. (Which steps
-    are saved, and which of them incrementally, also depends on signals and the clock.)
+    moments, buffers and log (except for log.MEASURED), given the same workers and libraries. (Which
+    steps are saved, and which of them incrementally, also depends on signals and the clock.)
+
+    writers: other programs that get the log, see training.writers: "tensorboard", "wandb".
 
     Returns early, with a checkpoint saved, when settings.patience is exhausted, and on SIGINT or
     SIGTERM after the current step; state.signal is then its number.  A second signal acts at once.
@@ -66,6 +74,10 @@ def train(
     check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_path("out", out)
     check_flag("resume", resume)
+    writers = check_writers(writers)
+    check_choice("extend", extend, EXTEND, or_none=True)
+    if extend is not None and not resume:
+        raise mismatch("extend", "None without resume", extend)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
@@ -75,7 +87,8 @@ def train(
             held.enter_context(sole_writer(out))
         except OSError as error:
             raise unwritable(error, out, 0) from error
-        return _train(model, training, validation, settings, data, out, resume, progress)
+        how = (resume, extend, progress, writers)
+        return _train(model, training, validation, settings, data, out, *how)
 
 
 def _train(
@@ -86,7 +99,9 @@ def _train(
     data: str,
     out: Path,
     resume: bool,
+    extend: str | None,
     progress: bool,
+    writers: Sequence[str],
 ) -> State:
     """The run, in a folder locked for this process."""
     if not resume and checkpoint.started(out):
@@ -97,7 +112,7 @@ def _train(
     state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
     if resume:
         folder = checkpoint.find(out)
-        state = checkpoint.restore(folder, model, optimizer, settings, data)
+        state = checkpoint.restore(folder, model, optimizer, settings, data, extend)
         notes.append(checkpoint.environment_note(folder, settings, model.device))
         notes.append(missing_steps(out / "log.jsonl", state.step))
     keep_freed_memory()
@@ -106,7 +121,7 @@ def _train(
     run = None
     try:
         checkpoint.tidy(out, state, settings.keep)
-        run = _Run(model, optimizer, settings, state, out, data, validation, progress)
+        run = _Run(model, optimizer, settings, state, out, data, validation, progress, writers)
         if run.out_of_patience():
             notes.append(f"nothing to do: no improvement in the last {state.waited} evaluations")
         for note in filter(None, notes):
@@ -183,11 +198,12 @@ class _Run:
         data: str,
         validation: Any,
         progress: bool,
+        writers: Sequence[str],
     ) -> None:
         self.model, self.optimizer, self.settings, self.state = model, optimizer, settings, state
         self.out, self.data, self.validation = out, data, validation
         self.key = random.key(settings.seed)
-        self.log = Log(out / "log.jsonl", last_step=state.step)
+        self.log = Log(out / "log.jsonl", last_step=state.step, writers=writers)
         self.monitor = Monitor()
         self.monitor.replay(read(self.log.path))
         self.progress = Progress(settings.steps, state.step, show=progress)
@@ -208,8 +224,10 @@ class _Run:
         inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
         key, load = random.fold(self.key, state.step), ExpertLoad()
         options: dict[str, Any] = {"settings": settings, "step": state.step, "key": key}
+        options["cycle"] = state.cycle
         loss, norm = update(self.model, self.optimizer, inputs, targets, load=load, **options)
-        self.pending.append((state.step, settings.rate(state.step), load, loss, norm))
+        rate = settings.rate(state.step, state.cycle)
+        self.pending.append((state.step, rate, load, loss, norm))
         state.step += 1
         state.tokens += inputs["input_ids"].size
         last = state.step == settings.steps
@@ -236,18 +254,20 @@ class _Run:
         self.clock += seconds
         self.state.seconds += seconds
         tokens = self.settings.batch_size * self.settings.sequence_length
-        speed = len(self.pending) * tokens / seconds
+        speed, memory = len(self.pending) * tokens / seconds, memory_use(self.model.device)
         for step, rate, load, *values in self.pending:
             loss, norm = map(float, values)
             check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             routed = load_record(load)
-            self.log.write(**record, tokens_per_second=round(speed, 1), **routed)
+            self.log.write(**record, tokens_per_second=round(speed, 1), **routed, **memory)
             self.watch(record)
         shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}"}
         shown |= {"tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
         if routed:
             shown["load"] = f"{max(routed['load_max']):.2f}x"  # of the busiest expert
+        if "memory" in memory:
+            shown["mem"] = f"{memory['memory'] / 1e9:.2f}GB"
         self.counts = load.whole_counts()
         self.progress.update(len(self.pending), shown)
         self.pending.clear()

@@ -12,6 +12,7 @@ identity    what a resumed run must be given again, as facts and hashes
 
 from .adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
 from .adapters.prefix import load_prefix, prefix, prefix_of, save_prefix, with_prefix
+from .adapters.ptuning import load_ptuned
 from .adapters.soft_prompt import SoftPrompted, continuation, load_rows, save_rows, soft_prompt
 from .align.distill import DistillSettings, distill, sampled_answers, text_sequences
 from .align.dpo import DPOSettings, dpo
@@ -41,6 +42,7 @@ from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
 from .finetuning.classes import classification
+from .finetuning.clozes import cloze_classification
 from .finetuning.delimiters import with_delimiters
 from .finetuning.finetune import FinetuneResult, finetune
 from .finetuning.predict import predict
@@ -81,6 +83,7 @@ __all__ = [
     "answering",
     "check_records",
     "classification",
+    "cloze_classification",
     "continuation",
     "conversation",
     "conversations",
@@ -95,6 +98,7 @@ __all__ = [
     "label_probabilities",
     "load_lora",
     "load_prefix",
+    "load_ptuned",
     "load_rows",
     "lora",
     "lora_of",

@@ -1,4 +1,4 @@
-"""Chat formats, and examples/chat.py as a user types into it."""
+"""Chat formats."""
 
 from __future__ import annotations
 
@@ -243,6 +243,15 @@ def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, 
     assert again.generation == {"eos_token_id": sorted([0, 1, *end]), "temperature": 0.6}
     with pytest.raises(ValueError, match="^template: expected one with a Jinja source"):
         set_chat_format(model, Template(TEMPLATES[name].render, ()))
+
+
+def test_a_reward_model_gets_the_template_alone():
+    tokenizer = Tokenizer.train(["user system assistant hi"], 275, SPECIAL)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = tinyplm.create("llama", key=0, task="sequence_classification", vocab_size=tokenizer.vocab_size, **sizes)
+    model.tokenizer = tokenizer
+    set_chat_format(model, TEMPLATES["chatml"])
+    assert folder_template(model.files) is TEMPLATES["chatml"] and model.generation == {}
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,8 @@ def test_formats_without_tools_refuse_them_by_name(tokenizer):
     assert encode(tokenizer, TEMPLATES["chatglm3"], seen)
     with pytest.raises(ValueError, match="^template: expected one that renders the role 'observation', got chatml$"):
         encode(tokenizer, TEMPLATES["chatml"], seen)
+    with pytest.raises(ValueError, match="^template: expected one that renders schemas of tools, got None$"):
+        prompt_ids(tokenizer, None, "2 + 3?", tools=[ADD])
     own = Template(lambda messages, add_generation_prompt=True: "x", ())
     with pytest.raises(ValueError, match="got one without$"):
         encode(tokenizer, own, [USER], tools=[ADD])

@@ -148,17 +148,18 @@ def test_records_of_feedback():
 
 
 @pytest.mark.parametrize(("record", "message"), [
-    ({"prompt": "a", "label": True}, "expected 'answer' or 'completion', got only 'prompt', 'label'"),
+    ({"prompt": "a", "label": True}, "expected a record of kind feedback .*, got one of kind prompt"),
     ({"prompt": "a", "answer": "b", "completion": "b", "label": True}, "expected 'answer' or 'completion', got both"),
-    ({"prompt": "a", "answer": "b"}, "expected true or false as 'label', got no 'label'"),
+    ({"answer": "b", "label": True}, "expected a text 'prompt', got only 'answer', 'label'"),
     ({"prompt": "a", "answer": "b", "label": 1}, "expected true or false as 'label', got 1"),
-    ({"prompt": "", "answer": "b", "label": True}, "expected a text or messages as 'prompt', got ''"),
-    ({"prompt": [SAID], "answer": "b", "label": True}, "feedback 0: "),
-    ({"prompt": "a", "completion": " ", "label": True}, "expected an answer as 'completion', got ' '"),
-    ({"prompt": "a", "answer": ASKED, "label": True}, "expected an answer as 'answer', got "),
+    ({"prompt": "a", "answer": "b", "label": None}, "expected true or false as 'label', got None"),
+    ({"prompt": "", "answer": "b", "label": True}, "prompt: expected a text, got an empty one"),
+    ({"prompt": [SAID], "answer": "b", "label": True}, "messages: expected "),
+    ({"prompt": "a", "completion": " ", "label": True}, "answer: expected a text, got an empty one"),
+    ({"prompt": "a", "answer": ASKED, "label": True}, "answer: expected an answer of the assistant, got "),
 ])  # fmt: skip
 def test_bad_records(record, message):
-    with pytest.raises(ValueError, match="^feedback 0: .*" + message.removeprefix("feedback 0: ")):
+    with pytest.raises(ValueError, match=f"^feedback 0[,:] {message}"):
         check_records([record], "feedback")
 
 

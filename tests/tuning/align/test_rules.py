@@ -220,6 +220,17 @@ def test_a_recipe_hands_over_the_record_of_each_prompt(recipe, tokenizer):
     assert len({n for _, n in seen}) > 2 and [values["places"] for values in result.history] == [1.0] * 3
 
 
+def test_the_token_that_ends_an_answer_is_not_in_its_text():
+    """Whichever it is: a turn of a chat ends with another one than a text."""
+    tokenizer = Tokenizer.train(["It is 5"] * 3, 280, ["<|endoftext|>", "<|im_end|>"])
+    seen = []
+    reward = record_reward(lambda answer, finished, tokens: seen.append((answer, finished, tokens)) or 1, tokenizer, [{}])
+    five = tokenizer.encode("5")
+    for end in ([0], [1], []):
+        assert reward([[2]], [[*five, *end]], numbers=[0]) == [{"reward": 1.0}]
+    assert seen == [("5", True, 2), ("5", True, 2), ("5", False, 1)]
+
+
 def test_records_without_numbers_are_in_order(tokenizer):
     drawn = Rollouts([[1], [1], [2], [2]], [tokenizer.encode(text) for text in "5657"], [True] * 4, 2)
     reward = record_reward("exact", tokenizer, [FIVE, {"answer": 7}])

@@ -16,6 +16,7 @@ RECORDS = {
     "instruction": {"instruction": "Add.", "input": "2 3", "output": "5"},
     "conversation": {"messages": TALK},
     "preference": {"prompt": "Late?", "chosen": "Yes.", "rejected": "No."},
+    "feedback": {"prompt": "Late?", "answer": "Yes.", "label": True},
     "prompt": {"prompt": "2 + 3", "answer": "5", "rule": "numeric"},
     "classification": {"text": "a cat", "pair": "a dog", "label": "animal"},
     "answering": {"context": "a cat sat", "question": "Who?", "answers": ["cat"]},
@@ -47,7 +48,7 @@ def test_the_kind_is_detected_and_another_one_refused(kind, tmp_path):
     assert kind_of(found[0]) == kind_of(RECORDS[kind]) == kind
     assert read_records(written(tmp_path, json.dumps([RECORDS[kind]] * 2), "file.json"), kind) == found
     for other in KINDS:
-        if other != kind and (kind, other) != ("preference", "prompt"):  # a preference has a prompt
+        if other != kind and not (other == "prompt" and "prompt" in RECORDS[kind]):
             refused(path, other, f"file.jsonl, line 1: expected a record of kind {other} (")
             refused(path, other, f'), got one of kind {kind} ("')
     refused(written(tmp_path, lines(RECORDS[kind], {"a": 1})), kind, "file.jsonl, line 2: expected ")
@@ -158,6 +159,15 @@ def test_bad_records(record, message, tmp_path):
     refused(tmp_path / "file.jsonl", None, message)
 
 
+def test_nulls_of_a_table_of_messages():
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    rows = [("user", "2?", None), ("assistant", None, [call]), ("tool", "4", None), ("assistant", "4", None)]
+    messages = [{"role": role, "content": content, "tool_calls": calls, "name": None} for role, content, calls in rows]
+    (found,) = check_records([{"messages": messages}])
+    assert [list(message) for message in found["messages"]] == [["role", "content"], ["role", "content", "tool_calls"],
+                                                               ["role", "content"], ["role", "content"]]  # fmt: skip
+
+
 def test_squad():
     answers = {"text": ["cat", "a"], "answer_start": [2, 0]}
     (found,) = check_records([{"context": "a cat", "question": "Who?", "answers": answers}])
@@ -197,9 +207,10 @@ def test_a_split_keeps_prompts_together(numbers, share, seed):
 def test_what_is_a_prompt(kind):
     """Of two records with the same prompt and other answers, both are held out or none."""
     other = {"instruction": {"output": "6"}, "conversation": {"messages": [TALK[0], TALK[1] | {"content": "6"}]},
-             "preference": {"chosen": "Maybe."}, "prompt": {"answer": "6"}, "classification": {"label": "x"},
+             "preference": {"chosen": "Maybe."},
+             "feedback": {"label": False}, "prompt": {"answer": "6"}, "classification": {"label": "x"},
              "answering": {"question": "Where?"}, "tagging": {"tags": ["O", "O"]}}[kind]  # fmt: skip
-    field = {"instruction": "input", "preference": "prompt", "prompt": "prompt", "classification": "pair", "answering": "context"}
+    field = {"instruction": "input", "classification": "pair", "answering": "context"}
     many = []
     for n in range(20):
         record = json.loads(json.dumps(RECORDS[kind]))
@@ -208,7 +219,7 @@ def test_what_is_a_prompt(kind):
         elif kind == "tagging":
             record["tokens"][0] = str(n)
         else:
-            record[field[kind]] = f"{n} cat"
+            record[field.get(kind, "prompt")] = f"{n} cat"
         twin = json.loads(json.dumps(other))
         if kind == "conversation":
             twin["messages"][0]["content"] = str(n)

@@ -36,7 +36,7 @@ def _ipo(s: Sizes) -> Case:
 def _hinge(s: Sizes) -> Case:
     """z on both sides of 1, where the loss has its kink, and never within 0.1."""
     rng = s.rng()
-    away = rng.choice([-1.0, 1.0], s.B * s.T) * (0.1 + rng.exponential(1, s.B * s.T))
+    away = rng.choice([-1.0, 1.0], s.B * s.T) * (0.1 + 2 * rng.random(s.B * s.T))
     return _compared(s, rng, 1 + away, beta=0.5)
 
 

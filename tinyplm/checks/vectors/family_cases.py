@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...families import SCORE, architectures, family, is_seq2seq
+from ...families import SCORE, family, is_seq2seq
 from ...models.config import labels
 from .draws import Draws
 
@@ -109,6 +109,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
                 "multi_query_group_num": 2, "seq_length": CONTEXT, "add_qkv_bias": True},
     "chatglm_6b": {"vocab_size": V, "hidden_size": 8, "inner_hidden_size": 7, "num_layers": 2,
                    "num_attention_heads": 2, "max_sequence_length": CONTEXT},
+    "glm_130b": {"vocab_size": V, "hidden_size": 8, "inner_hidden_size": 7, "num_layers": 2,
+                 "num_attention_heads": 2, "max_sequence_length": CONTEXT},
     "openai-gpt": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2},
     "gpt3": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
              "band": 2, "bos_token_id": None, "eos_token_id": None},
@@ -136,6 +138,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "mt5": {**_T5, **_GATED},
 }  # fmt: skip
+
+# Some cases are there once for all families that compute the same: one token, whose softmax has one
+# term, in families with LLaMA's attention; classes from the last token in decoders.
+_ONE_TOKEN_AS_LLAMA = (
+    *("mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "olmo2", "phi3"),
+    *("glm", "glm4", "chatglm", "internlm", "internlm2"),
+)
+_SCORED = ("gpt2", "llama")
 
 # (name, what is difficult about it, changes of the configuration)
 _YARN = {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0}
@@ -218,7 +228,8 @@ def variants(name: str) -> Iterator[Variant]:
     base = _dropout_free(module.Config(**CONFIGS[name]))
     note = "padding before and after the tokens, ignored targets; all intermediates"
     yield Variant("padding", note, base, intermediates=True)
-    yield Variant("one-token", "one sample of one token", base, T=1)
+    if name not in _ONE_TOKEN_AS_LLAMA:
+        yield Variant("one-token", "one sample of one token", base, T=1)
     for label, note, changes in CHANGES.get(name, []):
         yield Variant(label, note, dataclasses.replace(base, **changes))
     if hasattr(module, "TASKS"):
@@ -230,7 +241,7 @@ def variants(name: str) -> Iterator[Variant]:
         note = "the source once, then its target one token at a time: cached_logits equal logits"
         yield Variant("cache", note, base, prefill=1)
     else:
-        if SCORE in architectures(module):
+        if name in _SCORED:
             scored = dataclasses.replace(base, **LABELS)
             note = "classes from the last token that is not padding"
             yield Variant("sequence-classification", note, scored, task=SCORE)

@@ -72,7 +72,7 @@ def prefix_parameters(
     Those of real words are a better start than random ones (Li & Liang 2021, sec. 7.5).
     ValueError unless exactly one of rows and ids is given.
     """
-    _check_attention(model)
+    check_attention(model)
     if (rows is None) == (ids is None):
         raise ValueError(f"rows: expected either rows or ids, got {rows} and {shown(ids)}")
     sizes = model.config.cache_sizes
@@ -136,7 +136,7 @@ def with_prefix(model: CausalModel, theta: Tree) -> CausalModel:
     return model._with(params=prefix(theta, base=model.params)[0])
 
 
-def _check_attention(model: CausalModel) -> None:
+def check_attention(model: CausalModel) -> None:
     """ValueError unless it is a decoder whose layers attend to keys and values of their own."""
     check_decoder("model", model)
     width = model.config.cache_sizes["width"]
@@ -147,7 +147,7 @@ def _check_attention(model: CausalModel) -> None:
 
 def check_prefix(model: CausalModel, theta: Tree) -> None:
     """ValueError unless theta has Pk and Pv of one length for every layer of the model."""
-    _check_attention(model)
+    check_attention(model)
     if not isinstance(theta, dict) or not all(hasattr(a, "shape") for a in theta.values()):
         raise wrong("theta", "a dict of arrays, as from prefix_of or load_prefix", theta)
     sizes = model.config.cache_sizes

@@ -13,7 +13,7 @@ from ...arguments import as_texts, check_flag, known_arguments, mismatch
 from ...backend import array_module
 from ...core import tree_map
 from ...files import parse_json
-from ...models.model import Model, check_decoder
+from ...models.model import Model, check_decoder, check_model
 from ...tokenizers import Tokenizer
 from ...tokenizers.chat.formats import TEMPLATES, Template, render, turn_ends
 from ...tokenizers.files.settings import CHAT_TEMPLATE, CONFIG
@@ -36,10 +36,13 @@ def set_chat_format(model: Any, template: Template, *, add_tokens: bool = False)
     transformers read both.
     add_tokens: the format's tokens that the vocabulary lacks are added, see `with_tokens`, since
     only a token ends an answer for every reader of the folder.
+    A decoder with a score head (a reward model) gets the template alone: it generates nothing.
     ValueError for a template without source, a model without tokenizer, and, without add_tokens,
     for a known format whose tokens the vocabulary lacks; the model is then as it was.
     """
-    check_decoder("model", model)
+    check_model("model", model)
+    if not hasattr(model.config, "SCORED"):
+        check_decoder("model", model)
     check_template(template)
     check_flag("add_tokens", add_tokens)
     if template.source is None:
@@ -56,8 +59,10 @@ def set_chat_format(model: Any, template: Template, *, add_tokens: bool = False)
         # the words of another template may look like tokens, and be meant as text
         expected = f"a vocabulary with {', '.join(lacking)} (add_tokens=True adds them)"
         raise mismatch("tokenizer", expected, "one without")
-    ends = sorted(model.end_ids().union(turn_ends(model.tokenizer, template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
+    if model.task != "causal_lm":
+        return
+    ends = sorted(model.end_ids().union(turn_ends(model.tokenizer, template)))
     if ends:
         model.generation = {**model.generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
 

@@ -238,6 +238,8 @@ def prompt_ids(
     if template is None:
         if not isinstance(prompt, str):
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
+        if tools is not None:
+            raise mismatch("template", "one that renders schemas of tools", "None")
         return tokenizer.prompt(prompt)
     check_template(template)
     return encode(tokenizer, template, _asked(prompt), tools=tools)

@@ -110,6 +110,7 @@ def record_reward(
     (texts as in text_reward), record, finished and tokens (how many the answer has), called by
     these names.  It gives a number, or a dict with "reward" and other numbers to log.
     records: one for each prompt that is passed to the recipe, in the same order.
+    stop_ids: as in text_reward; by default every special token, since chats end with other ones.
     ValueError, before anything is drawn, for a record without what the rule needs; in the call, for
     a rule that raises or gives NaN, with its name and the sample.
     """
@@ -117,6 +118,9 @@ def record_reward(
         rule = parse_rule(rule)
     elif isinstance(rule, Mapping):
         rule = weighted(rule)
+    if stop_ids is None:
+        special = [token.id for token in getattr(tokenizer, "added_tokens", ()) if token.special]
+        stop_ids = special or None
     part, texts = Part.of(rule), _Texts.of(tokenizer, stop_ids)
     rows = listed("records", records, "a list of records, one for each prompt")
     if not rows:

@@ -33,6 +33,7 @@ def messages_of(value: Any, where: str, *, answered: bool) -> list[dict[str, Any
     """
     if not isinstance(value, list):
         raise ValueError(f"{where}: expected a list of messages, got {shown(value, 60)}")
+    value = [_without_nulls(message) for message in value]
     try:
         check_messages(value, add_generation_prompt=not answered)
     except ValueError as error:
@@ -44,6 +45,13 @@ def messages_of(value: Any, where: str, *, answered: bool) -> list[dict[str, Any
         if not all("tool_calls" in m or m["content"].strip() for m in answers):
             raise ValueError(f"{where}: expected answers of the assistant, got an empty one")
     return [dict(message) for message in value]
+
+
+def _without_nulls(message: Any) -> Any:
+    """A message without the fields that a table of messages fills up with null."""
+    if not isinstance(message, Mapping):
+        return message
+    return {name: v for name, v in message.items() if v is not None or name == "content"}
 
 
 def answer_of(value: list, where: str) -> list[dict[str, Any]]:
