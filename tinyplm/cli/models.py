@@ -78,7 +78,8 @@ def open_model(
 ) -> Model:
     """The model of a folder or run, on the device and with the dtype of the options.
 
-    settings: as for tinyplm.load.  A missing tokenizer is reported by text_tokenizer().
+    option: which names it, for messages.  settings: as for tinyplm.load.  A missing
+    tokenizer is reported by text_tokenizer().
     """
     folder = folder_of(name, option)
     with warnings.catch_warnings():
@@ -119,3 +120,24 @@ def read_settings(folder: Path) -> tuple[ModuleType, Any, str]:
     first = classes[0] if isinstance(classes, list) and classes else None
     task = known.get(first) if isinstance(first, str) else None
     return module, config, check_task(module, task)
+
+
+def check_tokenizer_fits(option: str, model: Model) -> None:
+    """ValueError unless the model has a row for each token of its tokenizer."""
+    size = model.text_tokenizer().vocab_size
+    if size > model.config.vocab_size:
+        expected = f"a tokenizer of at most {model.config.vocab_size} entries, the model's"
+        raise mismatch(option, expected, size)
+
+
+def check_same_tokens(option: str, model: Model, other: Model, whose: str) -> None:
+    """ValueError unless both models read the same tokens.  whose: "--model"."""
+    own, expected = (m.text_tokenizer().vocab for m in (model, other))
+    sizes = (model.config.vocab_size, other.config.vocab_size)
+    if own == expected and sizes[0] == sizes[1]:
+        return
+    text = f"the vocabulary of {whose}, {len(expected)} tokens in {sizes[1]} rows"
+    got = f"{len(own)} in {sizes[0]}"
+    if len(own) == len(expected) and sizes[0] == sizes[1]:
+        got = f"others, such as {min(own.items() - expected.items(), key=lambda item: item[1])}"
+    raise mismatch(option, text, got)

@@ -254,7 +254,8 @@ class _Run:
         scores = {**self.validation.score(outputs), "loss": loss}
         metric = self.settings.metric or self.validation.measures[0]
         self.history.append(scores)
-        self.write(step=step, epoch=len(self.history), **scores)
+        named = {f"validation_{name}": value for name, value in scores.items()}
+        self.write(step=step, epoch=len(self.history), **named)
         text = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.progress.say(f"epoch {len(self.history)}: {text}")
         best = self.history[self.best_epoch - 1][metric]
