@@ -75,7 +75,7 @@ def script_lines(path: str) -> Iterator[list[str]]:
     text = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).exists() else ""
     for line in text.splitlines():
         if re.match(r"(tinyplm|example) [a-z]|echo .* \| tinyplm ", line):
-            line = re.sub(r"^echo .* \| | *(</dev/null *)?(\| tail.*|\| head.*)?$", "", line.replace("$work", "work"))
+            line = re.sub(r"^echo .* \| | *(</dev/null *)?(\| (tail|sed) .*)?$", "", line.replace("$work", "work"))
             first, *rest = shlex.split(line)
             yield ["tinyplm", *rest] if first == "tinyplm" else [f"examples/{rest[0]}.py", *rest[1:]]
 
