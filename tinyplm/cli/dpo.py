@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..arguments import mismatch
 from ..tuning import DPOSettings, KTOSettings, dpo, feedback, kto, preferences, prompt_ids
 from ..tuning.align.pair_losses import PAIR_LOSSES
 from .folders import check_ready, run_folder, stopped
@@ -66,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = model.text_tokenizer()
     make: Any = feedback if single else preferences
     training, held_out = data.each(lambda part: make(tokenizer, template, part))
+    if single and len(held_out) < 2:
+        expected = "two or more held-out answers, which kto compares"
+        raise mismatch("--validation", expected, f"{len(held_out)} of {len(held_out + training)}")
     count_parts("answers" if single else "pairs", training, held_out)
     settings = in_passes(settings, options, len(training), PASSES)
 

@@ -28,7 +28,7 @@ from ..backend import device as check_device
 from ..data.packing import open_tokens
 from ..evaluation import baseline_rows, format_rows, row
 from ..families import MULTI_TOKEN
-from ..files import replaced
+from ..files import read_json, replaced
 from ..generation import generate
 from ..models.model import Model, check_decoder
 from ..models.routed import is_routed
@@ -139,10 +139,11 @@ def extended(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> I
     write_run(out, COMMAND, options, facts)
     try:
         yield
-    except ValueError:  # refused
+    except ValueError as error:  # refused
         with replaced(out / RUN) as temporary:
             temporary.write_bytes(before)
-        raise
+        option = "--" if str(error).startswith("extend:") else ""
+        raise ValueError(f"{option}{error}") from None
 
 
 def checked(options: argparse.Namespace) -> Named:
@@ -164,8 +165,10 @@ def checked(options: argparse.Namespace) -> Named:
     continued = source.folder is not None
     if options.extend is not None and options.facts is None:
         raise mismatch("--extend", "none without --resume", options.extend)
-    if options.facts is None:  # kept if the run is extended
-        options.warmup = max(0, min(options.warmup, options.steps - 1))
+    if options.facts is not None:
+        least = read_json(Path(options.out) / RUN)["options"]["steps"]
+        if options.steps < least:
+            raise mismatch("--steps", f"at least {least}, as in the run", options.steps)
     context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
     weight = options.multi_token_weight
@@ -207,6 +210,8 @@ def corpus(
 def plan(options: argparse.Namespace, source: Named) -> Settings:
     """The settings of the training loop."""
     steps, fifth = options.steps, max(1, options.steps // 5)
+    if not options.facts:  # a run that is extended keeps its warm-up
+        options.warmup = max(0, min(options.warmup, steps - 1))
     evaluate_every = fifth if options.evaluate_every is None else options.evaluate_every
     save_every = min(fifth, 500) if options.save_every is None else options.save_every
     names = ["steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes"]
@@ -217,7 +222,7 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
         sequence_length=options.context,
         learning_rate=options.lr,
         multi_token=WEIGHT if options.multi_token_weight is None else options.multi_token_weight,
-        warmup=max(0, min(options.warmup, steps - 1)),
+        warmup=options.warmup,
         weight_decay=options.decay,
         micro_batch_size=options.micro_batch,
         evaluate_every=evaluate_every,

@@ -78,7 +78,7 @@ class Both:
         ruled = self.rule(prompts, answers, numbers=numbers)
         scores = self.scorer(prompts, answers)
         return [
-            {**values, "reward": values["reward"] + float(score), "score": float(score)}
+            {**values, "reward": values["reward"] + float(score), "reward_model": float(score)}
             for values, score in zip(ruled, scores)
         ]
 
