@@ -43,6 +43,11 @@ def test_bad_options_are_one_line_and_status_2(tinyplm, arguments, message):
     assert (status, out) == (2, "") and message in err and err.count("\n") == 1
 
 
+def test_an_interruption_while_it_starts_is_one_line(tinyplm, monkeypatch):
+    monkeypatch.setattr(cli, "parsers", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert tinyplm("count", "--list") == (130, "", "\ntinyplm: interrupted\n")
+
+
 def test_as_a_module(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tinyplm", "check", "--list"])
     with pytest.raises(SystemExit) as stop:

@@ -87,9 +87,9 @@ def test_a_file_of_settings_is_checked_like_the_command_line(run, no_work, tmp_p
     ("pretrain", ("--out", "file"), "--out: expected a folder, got "),
     ("pretrain", ("--out", ""), "--out: expected a path, got ''"),
     ("chat", (), "--model: expected a value, got none"),
-    ("chat", ("--model", "none"), "--model: expected a folder, "),
+    ("chat", ("--model", "file"), "--model: expected the folder of a model, got 'file', which is a file"),
     ("chat", ("--model", "empty", "--template", "xml"), "--template: expected one of chatml, "),
-    ("generate", ("--model", "none"), "--model: expected a folder, "),
+    ("generate", ("--model", "nowhere"), "--model: expected the folder of a model, got 'nowhere', which is no folder"),
     ("generate", ("--model", "gpt2"), "got gpt2, which has neither trained parameters nor a tokenizer"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_first(run, no_work, tmp_path, name, options, message):

@@ -67,7 +67,9 @@ def test_pretraining_tells_its_whole_story(finished):
     assert (out / "latest").read_text().strip() == "step-6"
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4, 5, 6]
-    assert json.loads((out / "run.json").read_text())
+    assert json.loads((out / "run.json").read_text())["options"]["warmup"] == 0  # at most a tenth, unless given
+    hint = re.search(r"--prompt (.*)\n", outcome.out[outcome.out.index("\nsample     ") :])[1].strip("'")
+    assert hint in " ".join(outcome.out.split()), "the words of a held-out document"
 
 
 def test_a_second_run_does_not_overwrite_the_first(finished, run, texts):

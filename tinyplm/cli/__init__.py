@@ -98,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # keep lines in order in a file too
-    made, commands = parsers()
     name, options = "", argparse.Namespace()
     try:
+        made, commands = parsers()
         given = vars(made.parse_args(arguments))
         name = given.pop("command")
         options = resolve(commands[name], name, given)

@@ -1,11 +1,12 @@
 """Distil a teacher into a smaller model with the same vocabulary.
 
-    tinyplm distill --teacher out-sft --model small --data my.jsonl --out out-small
-    tinyplm distill --teacher out --model small --text book.txt --out out-small
-    tinyplm distill --teacher out-grpo --model small --data prompts.jsonl --out out-small
+    tinyplm distill --teacher out-sft --model gpt2 --size small --data my.jsonl --out out-small
+    tinyplm distill --teacher out --model gpt2 --size small --text book.txt --out out-small
+    tinyplm distill --teacher out-grpo --model smaller-folder --data prompts.jsonl --out out-small
 
 The student learns from the teacher's distributions, on instructions or conversations, on the
-teacher's own answers to prompts, or on plain text.
+teacher's own answers to prompts, or on plain text.  A record is {"instruction": ..., "output": ...}
+or {"messages": [...]}, as for tinyplm sft, or {"prompt": ...}.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
     tinyplm grpo --model out-sft --data prompts.jsonl --reward reward.py:my_reward
 
 A record is {"prompt": ...} with what its rule needs, such as {"prompt": "2 + 3 =", "answer": "5"}.
-A function is called with prompt, answer and record, whichever it names, and returns a number.
+A function is called with those of prompt (as the model reads it, with the words of the chat
+format), answer (the model's) and record (the line of --data) that it names, and returns a number.
 """
 
 from __future__ import annotations

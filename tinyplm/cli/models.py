@@ -66,11 +66,14 @@ def named(name: str, option: str = "--model") -> Named:
 
 def folder_of(name: str, option: str = "--model") -> Path:
     """The model folder of a name, where a family or a size makes no sense: a folder wins."""
-    folder = model_folder(name, option) if Path(name).is_dir() else named(name, option).folder
-    if folder is None:
+    if Path(name).is_dir():
+        return model_folder(name, option)
+    try:
+        named(name)
         given = f"{name}, which has neither trained parameters nor a tokenizer: pretrain it first"
-        raise mismatch(option, "the folder of a model", given)
-    return folder
+    except ValueError:
+        given = f"{name!r}, which is {'a file' if Path(name).exists() else 'no folder'}"
+    raise mismatch(option, "the folder of a model", given)
 
 
 def open_model(

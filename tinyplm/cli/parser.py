@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         if settings.get("nargs") in ("+", "*") or settings.get("action") == "append":
             self.several.add(key)
         settings = {"metavar": getattr(parse, "metavar", "TEXT")} | settings
-        end = "" if needed else f" Default: {shown or ' '.join(map(str, values))}."
+        end = " Required." if needed else f" Default: {shown or ' '.join(map(str, values))}."
         self.group.add_argument(
             name, type=parse, help=f"{help}{end}".replace("%", "%%"), **settings
         )

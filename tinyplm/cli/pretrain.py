@@ -211,7 +211,8 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
     """The settings of the training loop."""
     steps, fifth = options.steps, max(1, options.steps // 5)
     if not options.facts:  # a run that is extended keeps its warm-up
-        options.warmup = max(0, min(options.warmup, steps - 1))
+        most = steps - 1 if "warmup" in options.given or options.preset else steps // 10
+        options.warmup = max(0, min(options.warmup, most))
     evaluate_every = fifth if options.evaluate_every is None else options.evaluate_every
     save_every = min(fifth, 500) if options.save_every is None else options.save_every
     names = ["steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes"]
@@ -267,7 +268,8 @@ def report(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Non
         (sample,) = generate(model, ids, max_new_tokens=120, seed=options.seed + i, **settings)
         print(f"Sample {i + 1}:\n{textwrap.indent(f'>{prompt}<{sample.text or str()}', '    ')}\n")
     show_run(folder, out, drawn)
-    line = tinyplm_command("generate", "--model", out, "--prompt", "Return the")
+    words = " ".join(prompts[0][0].split()[:3])[:40] if prompts and options.text else "Return the"
+    line = tinyplm_command("generate", "--model", out, "--prompt", words or "Once")
     print(f"sample     {line}")
 
 
@@ -314,7 +316,8 @@ def add(parser: Parser) -> None:
     )
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
-    option("--warmup", 150, "Warm-up steps.", whole())
+    tenth = "150, at most a tenth of all steps"
+    option("--warmup", 150, "Warm-up steps.", whole(), shown=tenth)
     option("--decay", 0.1, "Weight decay.", number(least=0.0))
     text = "Sequences in memory at a time."
     option("--micro-batch", None, text, whole(1), shown="the whole step")

@@ -1,4 +1,4 @@
-"""Train a reward model on preferences: a score for whole answers, for ppo, grpo and evaluation.
+"""Train a reward model on preferences: a score for whole answers, for ppo and grpo.
 
     tinyplm reward --model out-sft --data pairs.jsonl --out out-reward
     tinyplm ppo --model out-sft --data prompts.jsonl --reward-model out-reward --out out-ppo

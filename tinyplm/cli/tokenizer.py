@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"tokenizer  {type(tokenizer.model).__name__}, {tokenizer.vocab_size:,} entries")
     print(f"special    {special(tokenizer)}")
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         tokenizer.save(out)
         print(f"written    {out / 'tokenizer.json'}")
     for text in options.show:
@@ -116,8 +117,10 @@ def describe(tokenizer: Tokenizer, text: str, *, allow_special: bool = False) ->
     for token, id, (start, end), added in rows:
         place = "" if added else f"{start} to {end}"
         lines.append((printable(token), str(id), place, "" if added else shown(text[start:end])))
-    own = len(found.ids) - sum(found.special_tokens_mask)
+    extra = sum(found.special_tokens_mask)
+    own = len(found.ids) - extra
     size = len(text.encode())
     each = f", {size / own:.2f} bytes a token" if own else ""
-    count = f"{own} tokens and {sum(found.special_tokens_mask)} special ones, {size} bytes{each}"
+    added = f" and {extra} that the tokenizer adds" if extra else ""
+    count = f"{own} tokens{added}, {size} bytes{each}"
     return f"{shown(text, 100)}\n{table(lines, left=(0, 3))}\n{count}"

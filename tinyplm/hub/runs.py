@@ -53,8 +53,8 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
         raise mismatch(
             found,
             "a model folder",
-            f"an adapter ({printable(adapter / ADAPTER)}), which belongs to another model: see "
-            "tinyplm.tuning.load_lora and load_prefix",
+            f"an adapter ({printable(adapter / ADAPTER)}), which belongs to another model: merge "
+            "it by tinyplm convert --adapter, or see tinyplm.tuning.load_lora and load_prefix",
         )
     if (path / "run.json").is_file():
         inside = sorted(str(file.parent) for file in path.glob("*/latest"))  # of several models

@@ -137,7 +137,8 @@ def test_a_function_of_a_file(tmp_path, tokenizer):
     """It is called with what it asks for; a record cannot name one, since data are not to run code."""
     path = tmp_path / "reward.py"
     path.write_text("from helping import LIMIT\n\ndef reward(answer, record=None):\n    return len(answer) < LIMIT\n\n"
-                    "def odd(question):\n    return 1\n\nclass Rules:\n    @staticmethod\n    def all(**given):\n"
+                    "def odd(question):\n    return 1\n\ndef more(text, **record):\n    return 1\n\n"
+                    "class Rules:\n    @staticmethod\n    def all(**given):\n"
                     "        return {'reward': given['tokens'], 'ended': given['finished']}\n")  # fmt: skip
     (tmp_path / "helping.py").write_text("LIMIT = 3\n")
     ids = [tokenizer.encode(text) for text in ("ab", "abc")]
@@ -147,6 +148,7 @@ def test_a_function_of_a_file(tmp_path, tokenizer):
     assert found[0] == {"reward": 0.5 + sizes[0], "reward_reward": 1, "reward_Rules.all": sizes[0], "reward_Rules.all_ended": 0}
     for text, message in ((f"{path}:odd", "rule odd: expected a function of some of .prompt, answer, record, finished, "
                                           "tokens., by these names, got one of .question."),
+                          (f"{path}:more", "rule more: expected a function of .*, got one of .text, ..record."),
                           (f"{path}:none", "reward.py: expected one of .*, got 'none'")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             parse_rule(text)

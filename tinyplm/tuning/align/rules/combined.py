@@ -70,13 +70,13 @@ def _takes(rule: Any, name: str) -> tuple[str, ...]:
         parameters = inspect.signature(rule).parameters.values()
     except (TypeError, ValueError):  # written in C
         raise wrong(f"rule {name}", expected, rule) from None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return GIVEN
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in variable]
     if any(p not in named or p.name not in GIVEN for p in needed):
         raise mismatch(f"rule {name}", expected, f"one of {inspect.signature(rule)}")
-    return tuple(p.name for p in named if p.name in GIVEN)
+    return GIVEN if everything else tuple(p.name for p in named if p.name in GIVEN)
 
 
 @dataclasses.dataclass(frozen=True)
