@@ -98,7 +98,7 @@ def test_sft_tells_the_loss_of_the_models_before_and_after_and_the_folder_chats(
     assert row(outcome.out, "loss, nats per token") == pytest.approx(losses, abs=6e-5) and losses[1] < losses[0]
     assert f"prompt   {held_out[0]['instruction']}\nwanted   {held_out[0]['output']}\nbefore   " in outcome.out
     assert "training   4 steps of 3 samples, 1.7 passes over the data" in outcome.out
-    assert "2 tokens added to the vocabulary" in outcome.out
+    assert "2 tokens added to the vocabulary" in outcome.out and "warning" not in outcome.out
     assert after.generation["eos_token_id"] == [before.tokenizer.eos_id, before.tokenizer.token_to_id("<|im_end|>")]
 
 
@@ -194,7 +194,8 @@ def test_finetune_shows_each_kind_of_label_in_words(run, own, tmp_path, kind):
 
 def test_settings_from_a_run_json_repeat_the_run(run, own, tmp_path):
     given = (*command("sft", own, tmp_path / "one", "--validation-data", str(own / "ins.jsonl")), "--lora", "2")
-    assert run(*given).code == 0
+    outcome = run(*given)
+    assert outcome.code == 0 and "--lora does not train the added tokens" in outcome.out
     assert run("sft", "--config", str(tmp_path / "one/run.json"), "--out", str(tmp_path / "two")).code == 0
     assert result(tmp_path / "one") == result(tmp_path / "two")
     assert {"adapter.safetensors", "model.safetensors"} <= result(tmp_path / "one").keys()

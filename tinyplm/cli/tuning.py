@@ -247,6 +247,9 @@ def open_chat(options: argparse.Namespace) -> tuple[CausalModel, Template | None
     more = f", {added} tokens added to the vocabulary" if added else ""
     print(f"model      {model}")
     print(f"format     {name}{more}")
+    if added and getattr(options, "lora", None) is not None:
+        print("warning    --lora does not train the added tokens, so answers may not end: first")
+        print("           run tinyplm sft without --lora, or take a model that has these tokens")
     return cast(CausalModel, model), template
 
 
