@@ -73,6 +73,8 @@ def test_a_file_of_settings_is_checked_like_the_command_line(run, no_work, tmp_p
     option = next((option.removeprefix("--") for command, option in NUMBERS if command == name), None)
     (tmp_path / "unknown.json").write_text(json.dumps({"modle": 1}))
     assert_one_line(run(name, "--config", "unknown.json"), "unknown.json: expected options of tinyplm", "'modle'")
+    (tmp_path / "table.toml").write_text(f"{name} = 3\n")  # the name of a table of the command's options
+    assert_one_line(run(name, "--config", "table.toml"), "table.toml: expected options of tinyplm", repr(name))
     if option is not None:
         (tmp_path / "wrong.toml").write_text(f"{option} = -1\n")
         assert_one_line(run(name, "--config", "wrong.toml"), f"wrong.toml: {option}: expected ", "got -1")
