@@ -15,7 +15,7 @@ from typing import Any
 from ..arguments import mismatch
 from ..tuning import DPOSettings, KTOSettings, dpo, feedback, kto, preferences, prompt_ids
 from ..tuning.align.pair_losses import PAIR_LOSSES
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .parser import POSITIVE, Parser, number, one_of
 from .reports import (
     PAIRS,
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     shown, prompts = some_of(data.held_out, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
-        places = {"validation": held_out, "out": out, "resume": options.resume}
+        places = {"validation": held_out, **recorded(options, out)}
         train: Any = kto if single else dpo
         result = train(model, training, settings, **places, **adapter(model, options))
         if result.signal is not None:
