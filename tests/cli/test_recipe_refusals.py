@@ -68,6 +68,7 @@ REFUSED = {
     "pairs for sft": ("sft --model base --data pairs.jsonl", "pairs.jsonl, line 1: expected a record of kind instruction"),
     "instructions for dpo": ("dpo --model chat --data ins.jsonl", "kind preference"),
     "pairs for kto": ("dpo --model chat --data pairs.jsonl --loss kto", "kind feedback"),
+    "smoothing of kto": ("dpo --model chat --data judged.jsonl --loss kto --smoothing 0.1", "--smoothing: expected 0", "got 0.1"),
     "prompts for reward": ("reward --model chat --data prompts.jsonl", "kind preference"),
     "labels for grpo": ("grpo --model chat --data labelled.jsonl --reward exact", "kind prompt"),
     "pairs for finetune": ("finetune --model encoder --data pairs.jsonl", "kind classification"),

@@ -60,6 +60,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     single = options.loss == "kto"
+    if single and options.smoothing:
+        raise mismatch("--smoothing", "0 with --loss kto, which has none", options.smoothing)
     settings: Any = settings_of(KTOSettings if single else DPOSettings, options)
     data = read_data(options, ("feedback",) if single else ("preference",))
     check_ready(options)

@@ -131,4 +131,4 @@ def first_answer(talk: Record) -> int:
 def said(message: Record) -> str:
     """What a message says; of one without words, what it calls."""
     calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
-    return message["content"] or json.dumps(calls, ensure_ascii=False)
+    return message.get("content") or json.dumps(calls, ensure_ascii=False)
