@@ -167,7 +167,7 @@ class _Run:
         check_whole(f"{where}: best_epoch", trainer.get("best_epoch"), 0, self.settings.epochs)
         self.best_epoch, history = trainer["best_epoch"], trainer.get("history")
         names = {"loss", *self.validation.measures}
-        rows = history if isinstance(history, list) else [None]
+        rows: list[Any] = history if isinstance(history, list) else [None]
         if not all(isinstance(scores, dict) and names <= scores.keys() for scores in rows):
             expected = f"a list of scores with {', '.join(sorted(names))}"
             raise wrong(f"{where}: history", expected, history)
