@@ -5,7 +5,7 @@ folders.py   output folders and the options of runs     models.py  what --model 
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
 parser.py    options as sentences with defaults
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
-tuning.py    what commands of tuning share       rounds.py  what grpo and ppo share
+tuning.py    what commands of tuning share       rounds.py  what grpo, ppo and sample share
 preset.py    settings of pretraining by rule
 pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
 
@@ -38,6 +38,7 @@ from . import (
     ppo,
     pretrain,
     reward,
+    sample,
     sft,
     vectors,
 )
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Any] = {
     "dpo": dpo,
     "ppo": ppo,
     "grpo": grpo,
+    "sample": sample,
     "distill": distill,
     "generate": generate,
     "chat": chat,

@@ -48,11 +48,7 @@ class Data(NamedTuple):
 
 def data_options(parser: Parser, kinds: str, *, template: bool = True) -> None:
     """--model, --data, --validation, --validation-data, --template.  kinds: what --data holds."""
-    parser.section("model and data")
-    model_option(parser)
-    text = f"File of {kinds}: JSON lines, CSV or TSV, each record with the fields that "
-    text += "tinyplm.tuning.data.records names."
-    parser.option("--data", None, text, needed=True, metavar="FILE")
+    file_options(parser, kinds)
     text = "Share of --data held out for validation."
     parser.option("--validation", 0.1, text, SHARE)
     text = "File of records for validation, instead of a share of --data."
@@ -63,6 +59,15 @@ def data_options(parser: Parser, kinds: str, *, template: bool = True) -> None:
         own = "that of the folder, otherwise chatml"
         parser.option("--template", None, text, one_of(*TEMPLATES, "none"), shown=own)
     device_options(parser)
+
+
+def file_options(parser: Parser, kinds: str) -> None:
+    """--model and --data."""
+    parser.section("model and data")
+    model_option(parser)
+    text = f"File of {kinds}: JSON lines, CSV or TSV, each record with the fields that "
+    text += "tinyplm.tuning.data.records names."
+    parser.option("--data", None, text, needed=True, metavar="FILE")
 
 
 def training_options(parser: Parser, settings: Any, out: str, **own: Any) -> None:
