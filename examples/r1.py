@@ -374,7 +374,7 @@ def parser() -> Parser:
     option("--rounds", 100, "GRPO rounds.", whole(1))
     option("--prompts", 32, "Prompts per round.", whole(1))
     option("--group", 8, "Answers per prompt.", whole(2))
-    option("--lr", 6e-4, "Peak learning rate of GRPO.", number(above=0.0))
+    option("--lr", 2e-4, "Peak learning rate of GRPO.", number(above=0.0))
     option("--problems", 2000, "Problems to train on.", whole(1, 10000))
     option("--sft-steps", 300, "Steps of the second SFT and of distillation.", whole(1))
     option("--tests", 500, "Held-out problems.", whole(1, 5000))
