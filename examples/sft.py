@@ -2,7 +2,7 @@
 
     python examples/sft.py                                     # a few minutes on two cores
     tinyplm chat --model out-sft                               # then talk to it: "Reverse: c a d"
-    python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
+    tinyplm sft --model my-model --data my.jsonl               # your own model and data
 
 A LLaMA is pretrained for a minute on Python's documentation, then fine-tuned on the answers of
 ChatML conversations: four skills (copy, reverse, sort, add), each in three phrasings, and sentences
@@ -22,15 +22,12 @@ import skills
 from common import run_options, start
 from skills import CHAT, TASKS, Sample
 
-import tinyplm
 from tinyplm.arguments import check_whole
 from tinyplm.cli.folders import unused
 from tinyplm.cli.output import save_plot, tinyplm_command
-from tinyplm.cli.parser import Parser, number, one_of, whole
+from tinyplm.cli.parser import Parser, number, whole
 from tinyplm.data.corpus import default_corpus
-from tinyplm.hub.runs import model_folder
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tokenizers.chat.formats import folder_template
 from tinyplm.training.log import read
 from tinyplm.tuning import (
     SFTSettings,
@@ -39,8 +36,6 @@ from tinyplm.tuning import (
     conversations,
     instruction_messages,
     prompt_ids,
-    read_records,
-    set_chat_format,
     sft,
 )
 from tinyplm.tuning.data.conversations import shortened
@@ -58,18 +53,6 @@ def sentences(count: int, seed: int) -> list[dict]:
         record = {"instruction": asked, "output": " ".join(words[half:])}
         records.append({"messages": instruction_messages(record)})
     return records
-
-
-def own_data(model: CausalModel, records: list[dict]) -> list[TokenSequence]:
-    """The user's records in the model's chat format."""
-    template = folder_template(model.files, model.tokenizer.named)
-    found = conversations(model.tokenizer, template, records, max_length=model.config.context)
-    shortened = f"{found.cut} truncated to the context, {found.dropped} dropped"
-    print(f"data       {len(found.sequences)} conversations; {shortened}")
-    if len(found.sequences) < 2:
-        expected = "two or more conversations that fit the context, one of them held out"
-        raise ValueError(f"--data: expected {expected}, got fewer")
-    return found.sequences
 
 
 def skill_data(
@@ -93,10 +76,7 @@ def report(before: dict[str, float], after: dict[str, float]) -> None:
 
 
 def main() -> None:
-    given = parser()
-    options = given.options()
-    if "kind" in given.given() and not options.data:
-        raise ValueError("--kind: expected --data, whose records it describes, got none")
+    options = parser().options()
     out = unused(options.out)
     settings = SFTSettings(
         steps=options.steps,
@@ -108,42 +88,23 @@ def main() -> None:
         packed=options.packed,
         evaluate_every=max(1, options.steps // 4),
     )
-    records, parts, tests, tokens = [], [], {}, None
-    if options.data:
-        records = read_records(options.data, options.kind)
-        if options.kind == "instruction":
-            records = [{"messages": instruction_messages(record)} for record in records]
-    else:
-        parts = [
-            skills.of_each(list(TASKS), count, held_out=held_out, seed=options.seed)
-            for count, held_out in ((options.samples, False), (50, True))
-        ]
-        tests = {
-            skill: skills.samples(skill, options.tests, held_out=True, seed=options.seed + 1)
-            for skill in TASKS
-        }
-    if options.model:
-        model = tinyplm.load(model_folder(options.model))
-        model.check_causal()
-        named = model.text_tokenizer().named
-        template = folder_template(model.files, named) if options.data else None
-        set_chat_format(model, template or CHAT, add_tokens=True)
-    else:
-        model, tokens = skills.new_model(seed=options.seed)
+    parts = [
+        skills.of_each(list(TASKS), count, held_out=held_out, seed=options.seed)
+        for count, held_out in ((options.samples, False), (50, True))
+    ]
+    tests = {
+        skill: skills.samples(skill, options.tests, held_out=True, seed=options.seed + 1)
+        for skill in TASKS
+    }
+    model, tokens = skills.new_model(seed=options.seed)
     print(f"model      {model}")
-    if options.data:
-        every = own_data(model, records)
-        cut = max(1, len(every) // 10)
-        training, held_out = every[cut:], every[:cut]
-    else:
-        training, held_out = skill_data(model, *parts, options)
+    training, held_out = skill_data(model, *parts, options)
     print(f"data       {len(training)} conversations for training, {len(held_out)} held out")
     if options.packed is not None:
         check_whole("--packed", options.packed, max(map(len, training)), model.config.context)
-    if tokens is not None:
-        skills.pretrain(
-            model, tokens, steps=options.base_steps, workers=options.workers, seed=options.seed
-        )
+    skills.pretrain(
+        model, tokens, steps=options.base_steps, workers=options.workers, seed=options.seed
+    )
 
     def measured() -> tuple[dict[str, float], float]:
         workers = options.workers
@@ -154,18 +115,17 @@ def main() -> None:
     sft(model, training, settings, validation=held_out, out=out)
     after, last = measured()
     print(f"\nloss on held-out answers: {first:.3f} before, {last:.3f} after (nats per token)")
-    if tests:
-        report(before, after)
-        asked = [
-            "Reverse: c a d",
-            "Put in order: j b e",
-            "12 + 30 =",
-            "Finish the sentence: The default is to",
-        ]
-        ids = [prompt_ids(model.tokenizer, CHAT, text) for text in asked]
-        print()
-        for text, said in zip(asked, skills.answers(model, ids, workers=options.workers)):
-            print(f"    {text}  ->  {said}")
+    report(before, after)
+    asked = [
+        "Reverse: c a d",
+        "Put in order: j b e",
+        "12 + 30 =",
+        "Finish the sentence: The default is to",
+    ]
+    ids = [prompt_ids(model.tokenizer, CHAT, text) for text in asked]
+    print()
+    for text, said in zip(asked, skills.answers(model, ids, workers=options.workers)):
+        print(f"    {text}  ->  {said}")
     records = list(read(out / "log.jsonl"))
 
     def losses(axes: Any) -> None:
@@ -183,7 +143,7 @@ def main() -> None:
         axes.legend()
 
     print()
-    save_plot(out / "sft.png", *([losses, bars] if tests else [losses]))
+    save_plot(out / "sft.png", losses, bars)
     print(f"model      {out / 'final'}")
     print(f"talk       {tinyplm_command('chat', '--model', out)}")
 
@@ -191,26 +151,6 @@ def main() -> None:
 def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
-    option(
-        "--model",
-        None,
-        "Folder of the model to start from.",
-        metavar="FOLDER",
-        shown="a small one, pretrained first",
-    )
-    option(
-        "--data",
-        None,
-        "JSON-lines file to train on.",
-        metavar="FILE",
-        shown="the skills, and sentences to complete",
-    )
-    option(
-        "--kind",
-        "instruction",
-        "Kind of its records: instruction or conversation.",
-        one_of("instruction", "conversation"),
-    )
     option("--base-steps", 200, "Pretraining steps.", whole(1))
     option("--steps", 800, "Fine-tuning steps.", whole(1))
     option("--samples", 1200, "Training samples per skill.", whole(2))

@@ -168,6 +168,7 @@ FORMULAS: dict[str, Callable] = {
     "vocabulary_log_probs": formulas.summed(ref_log_probs.vocabulary_log_probs),
     "bradley_terry": ref_preference.bradley_terry,
     "pair_log_probs": ref_answers.pair_log_probs,
+    "label_scores": ref_answers.label_scores,
     "dpo": ref_preference.dpo,
     "clipped_surrogate": ref_policy.clipped_surrogate,
     "clipped_value_loss": ref_policy.clipped_value_loss,

@@ -7,6 +7,7 @@ tinyplm.save(model, "folder")
 model = tinyplm.create("llama", "llama-3.2-1b", key=0)
 texts = tinyplm.generate(model, prompt_ids, max_new_tokens=50)
 best = tinyplm.beam_search(model, prompt_ids, beams=4, max_new_tokens=50)
+whole = tinyplm.fill(glm, ids_with_masks, max_new_tokens=20)   # blanks in the middle of a text
 with tinyplm.trace() as t:                                  # every intermediate and its gradient
     loss, backward = model.loss(input_ids=ids, targets={"logits": targets})
 theirs = tinyplm.trace_torch(module, {"input_ids": ids})    # the same of a PyTorch model
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .checks import trace
-from .generation import beam_search, generate, stream
+from .generation import beam_search, fill, generate, stream
 from .hub import create, load, save
 from .models.model import Model
 
@@ -31,6 +32,7 @@ __all__ = [
     "beam_search",
     "compare",
     "create",
+    "fill",
     "generate",
     "load",
     "save",

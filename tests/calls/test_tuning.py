@@ -46,6 +46,7 @@ from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arra
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
 from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.clozes import cloze_classification
 from tinyplm.tuning.finetuning.delimiters import with_delimiters
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
@@ -146,6 +147,8 @@ BUILDERS = {
                               "answers": [(2, 5)], "longest": 3, "threshold": 0.5}),
     "multiple_choice": (multiple_choice, {"model": tuning.model("multiple_choice"), "texts": ["a"], "choices": [["b", "c"]],
                                           "labels": [0], "questions": ["d"], "max_length": 9}),
+    "cloze_classification": (cloze_classification, {"model": MODEL, "pattern": Prefix("{text} is", WORDS),
+                                                    "samples": [{"text": "a"}], "labels": ["good"]}),
     "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),

@@ -18,8 +18,9 @@ from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
 from tinyplm import backend, random
-from tinyplm.generation import DraftStatistics, Memory, beam_search, expected_tokens, generate, sampling, stream
+from tinyplm.generation import DraftStatistics, Memory, beam_search, expected_tokens, fill, generate, sampling, stream
 from tinyplm.generation.text import TextStream
+from tinyplm.objectives import BlankTokens
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 STACK = {"checkpointing": 0, "frozen": 0, "once": False, "on_gradient": None}
@@ -31,6 +32,7 @@ ALIASES = {
     "labels": ["classifier.weight", "decoder_attention_mask", "decoder_input_ids"], "encoder_hidden": ["attention_mask"],
     "decoder_input_ids": ["decoder_attention_mask"], "decoder_inputs_embeds": ["decoder_input_ids"],
     "beams": ["groups"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
+    "tokens": ["sentinels"],
 }  # fmt: skip
 
 
@@ -96,7 +98,18 @@ def test_a_backward(name):
 @pytest.mark.parametrize("name", families.KINDS)
 def test_token_outputs_and_caches(name):
     model = MODELS[name][0]
-    right = {**inputs_of(name), "targets": IDS, "temperature": 1.0, "chunk": 5, "entropy": True, "grad": True, "key": 1, **STACK}
+    prefix = {"prefix_lengths": [1, 2]} if name not in ("mistral", "gemma2", "gemma3_text") else {}
+    right = {
+        **inputs_of(name),
+        **prefix,
+        "targets": IDS,
+        "temperature": 1.0,
+        "chunk": 5,
+        "entropy": True,
+        "grad": True,
+        "key": 1,
+        **STACK,
+    }
     no_complaints(finished(model.token_outputs), right)
     _, backward = model.token_outputs(IDS, targets=IDS, entropy=True)
     for output in ("log_probs", "entropy", "hidden"):
@@ -172,6 +185,15 @@ def test_beam_search():
     right = {"beams": 3, "results": 2, "min_new_tokens": 1, "length_penalty": 0.5, "early_stopping": "never",
              "no_repeat_ngram": 9, "forced_first": 1, "forced_last": 2, "groups": 3, "diversity_penalty": 0.5}  # fmt: skip
     no_complaints(beam_search, {"model": MODELS["gpt2"][0], "prompts": [[1, 2], [3]], **shared, **right})
+
+
+def test_fill():
+    names = ("max_new_tokens", "samples", "seed", "vocabulary", "cached", "temperature", "top_k", "top_p", "min_p")
+    shared = {name: GENERATION[name] for name in names}
+    tokens = BlankTokens(1, 2, 3, 0)
+    right = {"model": MODELS["glm_2021"][0], "prompts": [[4, 1], [1]], "tokens": tokens}
+    no_complaints(fill, {**right, **shared})
+    no_complaints(fill, {**right, **shared, "model": MODELS["t5"][0], "tokens": [1, 4], "prompts": [[1, 6]]}, only=["tokens"])
 
 
 def test_sampling():

@@ -97,7 +97,7 @@ def test_rounds(name, folder, tinyplm, tmp_path, monkeypatch):
         ("overlong" in r) == ("redrawn" in r) == (name == "dapo") and ("kl" in r) == (name in ("grpo", "ppo")) for r in records
     )
     assert [field for _, fields in drawn for field in fields] == ["reward", *["kl"] * (name == "ppo"), "length"]
-    assert "held out" in said and "length" in said and (out / "final" / "config.json").is_file()
+    assert "held out" in said and "tokens in an answer" in said and (out / "final" / "config.json").is_file()
 
 
 class Stopped(BaseException):
@@ -157,9 +157,9 @@ def test_what_sample_refuses_is_one_line_and_nothing_is_written(folder, tinyplm,
         ((*good, "--out", file), f"--out: expected the name of a new file, got {file}, which exists"),
         ((*good, "--out", file / "below"), "--out: expected a folder, got "),
         ((*good[:4], "--out", out), "--reward: expected a rule, or --reward-model, got neither"),
-        ((*model, "--data", bad, "--reward", "exact", "--out", out), 'record 0: expected an "answer" for the rule exact'),
+        ((*model, "--data", bad, "--reward", "exact", "--out", out), f'{bad}, record 1: expected an "answer" for the rule exact'),
         ((*good, "--keep", "some", "--out", out), "--keep: expected one of best, all, got 'some'"),
-        ((*good, "--tokens", 99, "--out", out), "--tokens: expected room for the prompts"),
+        ((*good, "--tokens", 99, "--out", out), "--tokens: expected at most "),
         ((*good, "--threshold", 5, "--out", out), "--threshold: expected at least one finished answer of 5, got none of 6; "),
     ]:  # fmt: skip
         code, _, err = tinyplm("sample", *quick, *arguments)

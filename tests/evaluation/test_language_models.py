@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from reference.evaluation import ngram as reference
 from tests.laws import FEW, PART
-from tinyplm.evaluation import InterpolatedKneserNey, Uniform, Unigram, baseline_rows, bits_per_byte, format_rows, perplexity, row
+from tinyplm.evaluation import (
+    InterpolatedKneserNey,
+    Uniform,
+    Unigram,
+    baseline_rows,
+    bits_per_byte,
+    format_rows,
+    perplexity,
+    row,
+    text_measures,
+)
 
 
 def skewed(seed, size, vocab_size):
@@ -134,6 +144,16 @@ def test_errors(call, message):
     with pytest.raises(ValueError) as error:
         call()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_measures_of_texts():
+    """Two texts of 3 words, 11 characters and 12 bytes, whose 5 tokens take 6 ln 2 nats."""
+    found = text_measures(6 * math.log(2), 5, ["one naïve", "x\n"])
+    expected = {"nll per token": 1.2 * math.log(2), "perplexity": 2**1.2, "perplexity per word": 4.0, "bits per byte": 0.5,
+                "bits per character": 6 / 11}  # fmt: skip
+    assert found.keys() == expected.keys() and all(found[name] == pytest.approx(expected[name]) for name in expected)
+    with pytest.raises(ValueError, match="texts: expected at least one word, got none"):
+        text_measures(1.0, 5, [" "])
 
 
 def test_perplexity_and_bits_per_byte():

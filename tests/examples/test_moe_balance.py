@@ -1,4 +1,4 @@
-"""examples/moe_balance.py run as a command, and pretrain.py with a family of experts."""
+"""examples/moe_balance.py run as a command, and tinyplm pretrain with a family of experts."""
 
 from __future__ import annotations
 
@@ -100,4 +100,4 @@ def test_pretraining_a_family_with_experts(run, tmp_path, texts, family):
     steps = [r for r in records(out) if "loss" in r]
     assert all(r["balance_loss"] > 0 and r["z_loss"] > 0 and max(r["load_max"]) >= 1 for r in steps)
     resumed = run("pretrain", "--out", str(out), "--resume", "--bias-rate", "0.5")
-    assert resumed.code != 0 and "--bias_rate was 0.25, now 0.5" in resumed.err
+    assert resumed.code != 0 and "--bias-rate was 0.25, now 0.5" in resumed.err

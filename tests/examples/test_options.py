@@ -31,7 +31,7 @@ def parser_of(monkeypatch):
     """The parser of an example, by name."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield lambda name: runpy.run_path(str(EXAMPLES / f"{name}.py"))["parser"]()
-    for name in ("skills", "dpo", "generate"):
+    for name in ("skills", "dpo"):
         sys.modules.pop(name, None)
 
 
@@ -79,7 +79,7 @@ def numbers():
         parsers = {name: runpy.run_path(str(EXAMPLES / f"{name}.py"))["parser"]() for name in NAMES}
     finally:
         sys.path.remove(str(EXAMPLES))
-        for name in ("skills", "dpo", "generate"):
+        for name in ("skills", "dpo"):
             sys.modules.pop(name, None)
     for name, parser in parsers.items():
         for option, parse in parser.parsers.items():
@@ -109,15 +109,14 @@ def no_work(monkeypatch):
     monkeypatch.setattr(tinyplm, "create", work)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("skills", "dpo", "generate"):
+    for name in ("skills", "dpo"):
         sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(("name", "option"), list(numbers()))
 def test_numbers_that_cannot_be_are_refused_first(run, no_work, tmp_path, name, option):
-    given = ["folder"] if name in ("chat", "generate") else []
     for value in ("-1", "nan", "inf", "many", ""):
-        done = run(f"{name}.py", *given, f"{option}={value}")
+        done = run(f"{name}.py", f"{option}={value}")
         assert done.code == 1 and done.out == "", (value, done)
         assert re.fullmatch(rf"error: {option}: expected .*, got .*\n", done.err), (value, done.err)
     assert not list(tmp_path.iterdir())
@@ -148,10 +147,6 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("pretrain", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
-    ("pretrain", ("--family", "llama", "--size", "gpt2"), "--size: expected one of tiny, small"),
-    ("pretrain", ("--out", "file"), "--out: expected a folder, got "),
-    ("pretrain", ("--out", ""), "--out: expected a path, got ''"),
     ("pretrain_bert", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
     ("pretrain_bert", ("--out", "file"), "--out: expected a folder, got "),
     ("pretrain_t5", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
@@ -165,12 +160,6 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     ("tokenizers", ("--out", "."), "--out: expected the name of a picture"),
     ("sentence_embeddings", ("--model", "empty"), "modules.json: expected a file, got none (no such file"),
     ("sentence_embeddings", ("", "--model", "empty"), "QUERY: expected a text, got an empty one"),
-    ("sft", ("--kind", "conversation"), "--kind: expected --data, whose records it describes, got none"),
-    ("sft", ("--data", "none.jsonl"), "none.jsonl"),
-    ("sft", ("--data", "bad.jsonl"), "bad.jsonl, line 2: "),
-    ("sft", ("--data", "bad.jsonl", "--kind", "conversation"), "bad.jsonl, line 1: "),
-    ("sft", ("--data", "good.jsonl", "--model", "none"), "none: expected a model folder, as on the hub"),
-    ("sft", ("--data", "good.jsonl", "--model", "empty"), "config.json"),
     ("sft", ("--samples", "99999"), "expected at most"),
     ("dpo", ("--samples", "99999"), "expected at most"),
     ("dpo", ("--beta", "0.1", "0"), "--beta: expected a finite number > 0.0, got 0.0"),
@@ -183,9 +172,6 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     ("finetune_classifier", ("--labels", "4"), "--labels: expected at least 8, one per package, got 4"),
     ("finetune_gpt", ("--width", "20"), "--width: expected a multiple of 8, got 20"),
     ("finetune_gpt", ("--format", "poem"), "--format: expected one of classification, "),
-    ("chat", ("none",), "none: expected a model folder"),
-    ("chat", ("decoder", "--template", "xml"), "--template: expected one of chatml, "),
-    ("generate", ("none",), "none: expected a model folder, as on the hub"),
     ("gradient_check", ("layernrom",), "COMPONENT: expected one of linear, "),
 ])  # fmt: skip
 def test_what_is_wrong_with_files_is_said_first(decoder, run, no_work, monkeypatch, tmp_path, name, options, message):

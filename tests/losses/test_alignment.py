@@ -14,7 +14,7 @@ import reference.losses.advantages as ref
 from tests.laws import FEW, PART, relative_error, rounding
 from tinyplm.backend import to_device, to_host
 from tinyplm.losses import advantages, policy
-from tinyplm.losses.answers import pair_log_probs
+from tinyplm.losses.answers import label_scores, pair_log_probs
 from tinyplm.losses.auxiliary import with_language_model
 from tinyplm.losses.distillation import DIVERGENCES, distillation, vocabulary_distillation
 from tinyplm.losses.preference import bradley_terry, dpo, implicit_reward, preference_statistics
@@ -336,3 +336,16 @@ def test_nothing_is_broadcast_but_an_advantage_for_each_answer(shape):
 def test_which_answer_a_token_belongs_to_is_booleans_of_the_same_axes(second):
     with pytest.raises(ValueError, match="^pair_log_probs: second: expected .*booleans"):
         pair_log_probs(np.zeros((2, 3, 4)), second=second)
+
+
+@pytest.mark.parametrize("words", [(), (2, 2), (3, 0), (1.5, 1.5), 3, None, np.array([1, 2])])
+def test_the_words_of_labels_are_counts(words):
+    with pytest.raises(ValueError, match="^label_scores: words: expected whole numbers >= 1 with sum 3, got"):
+        label_scores(np.zeros((2, 3, 4)), words=words)
+
+
+def test_scores_of_words_without_probability_in_float32():
+    """Sums below the smallest number that exp gives."""
+    x = np.full((1, 2, 3), -1e3, np.float32)
+    y, back = label_scores(x, words=(1, 1))
+    assert y.dtype == np.float32 and y.tolist() == [[-3e3, -3e3]] and np.isfinite(back(y)).all()

@@ -180,6 +180,20 @@ def test_wrong_lengths_are_refused_in_one_line(lengths, message):
         assert "\n" not in str(error.value)
 
 
+def test_token_outputs_see_the_prefix():
+    """The loss is their negative weighted sum, and so is its gradient."""
+    model, (ids, _) = tiny("gpt2"), batch()[:2]
+    rng = np.random.default_rng(4)
+    targets, weights = rng.integers(0, 11, ids.shape), rng.uniform(0.5, 2, ids.shape)
+    P = np.array([3, 1, 0, 2])[: len(ids)]
+    outputs, back = model.token_outputs(ids, targets=targets, prefix_lengths=P)
+    options = {"total": {"logits": 1}, "weights": weights, "prefix_lengths": P}
+    loss, loss_back = model.loss(targets={"logits": targets}, input_ids=ids, **options)
+    assert abs((weights * outputs["log_probs"]).sum() + loss) < MODEL * loss
+    assert not np.allclose(outputs["log_probs"], model.token_outputs(ids, targets=targets)[0]["log_probs"])
+    assert relative_error(back({"log_probs": -weights}), loss_back(1.0)) < MODEL
+
+
 def test_models_that_score_take_no_prefix():
     model = tinyplm.create("gpt2", FAMILIES["gpt2"].config, task="sequence_classification", dtype="float64")
     with pytest.raises(TypeError, match="prefix_lengths"):

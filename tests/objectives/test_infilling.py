@@ -15,6 +15,7 @@ from reference.objectives import infilling as formula
 from reference.objectives.noising import poisson
 from tests.objectives.test_masked import five_sigma
 from tests.objectives.test_sentence_pairs import numbered
+from tinyplm.data import Windows
 from tinyplm.layers.mask import prefix_mask
 from tinyplm.objectives import (
     BlankTokens,
@@ -26,6 +27,7 @@ from tinyplm.objectives import (
     short_spans,
 )
 from tinyplm.objectives.infilling import SHARES
+from tinyplm.objectives.inputs import sentence_rows
 from tinyplm.random import fold, key
 
 M, S, E, SM, GM, CLS = range(1, 7)
@@ -193,8 +195,9 @@ def test_a_sample_depends_on_its_number_alone(shares):
 
 def test_an_epoch_has_all_sentences_once_and_each_sample_gives_its_text_back():
     data = made()
-    data.batch(0, 1)
-    count, texts = data._samples.ends[1], []
+    room = 17  # of 23 places: the first token, and ceil(0.15 x 17) blanks of two more each
+    rows = [bounds for d in range(len(data.documents)) for bounds in sentence_rows(data.documents, d, room)]
+    count, texts = len(rows), []
     for ids, positions, targets, prefix in rows_of(*data.batch(0, count)):
         assert np.array_equal(targets[prefix:-1][ids[prefix + 1 :] != S], ids[prefix + 1 :][ids[prefix + 1 :] != S])
         texts.append(restore_blanks(ids, positions, prefix=prefix, tokens=TOKENS))
@@ -218,6 +221,27 @@ def test_every_sample_has_room(length, rate, k):
     inputs, targets = data.batch(0, 30)
     for ids, positions, _, prefix in rows_of(inputs, targets):
         restore_blanks(ids, positions, prefix=prefix, tokens=TOKENS)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int64])
+def test_a_token_array_has_the_windows_of_other_objectives(kind, tmp_path):
+    """Of 19 tokens, for 25 places: ceil(0.15 x 19) blanks of two more each; also mapped from a file."""
+    np.save(tmp_path / "tokens.npy", np.arange(10, 410).astype(kind))
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    data = InfilledDocuments(tokens, 26, tokens=TOKENS, seed=5)
+    whole = data.batch(0, 60)  # several epochs
+    texts = [restore_blanks(ids, at, prefix=prefix, tokens=TOKENS) for ids, at, _, prefix in rows_of(*whole)]
+    assert np.array_equal(np.stack(texts), Windows(tokens, 19, 5).batch(0, 60)[0])
+    late = InfilledDocuments(tokens, 26, tokens=TOKENS, seed=5).batch(41, 9)
+    assert np.array_equal(late[0]["input_ids"], whole[0]["input_ids"][41:50])
+    ids = whole[0]["input_ids"]
+    assert not (ids == SM).any() and (ids == GM).any() and (ids == M).any()
+    assert data.shares == {"spans": 0.5, "document": 0.2}
+    for shares in ({"sentences": 1}, SHARES):
+        with raises("shares: expected none of sentences for a token array, which has no bounds, got {"):
+            InfilledDocuments(tokens, 26, tokens=TOKENS, seed=5, shares=shares)
+    with raises("tokens: expected at least 20 for a window of 19, got 19"):
+        InfilledDocuments(tokens[:19], 26, tokens=TOKENS, seed=5)
 
 
 # ---- bad input

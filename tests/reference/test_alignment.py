@@ -156,3 +156,11 @@ def test_pair_log_probs():
     x = np.array([[-1.0, -2.0, -4.0]])
     same(answers.pair_log_probs(x, second=np.array([[False, True, True]])), [[-1.0, -6.0]])
     same(answers.pair_log_probs(x.reshape(1, 3, 1), second=np.array([[[True]]])), [[0.0, -7.0]])
+
+
+def test_label_scores_and_cloze_loss():
+    # the first label's words have probabilities 1/4 and 3/4, the second's 1/2 x 1/2
+    x = np.array([[[-2 * LN2, 0.0], [0.0, LN3 - 2 * LN2], [-LN2, -LN2]]])
+    close(answers.label_scores(x, words=(2, 1)), np.array([[-LN2, -2 * LN2]]))
+    close(answers.cloze_loss(x, words=(2, 1), targets=[1]), LN3)
+    close(answers.cloze_loss(np.repeat(x, 2, axis=0), words=(2, 1), targets=[1, 0]), (LN3 + LN3 - LN2) / 2)

@@ -56,7 +56,7 @@ from tinyplm.tuning.finetuning.finetune import _Run
 draw = np.random.default_rng(0)
 SEQUENCES = [answered(draw.integers(0, 11, 3).tolist(), draw.integers(0, 11, 1 + n % 3).tolist()) for n in range(7)]
 PAIRS = [(answered([n, 4], [n, 2]), answered([n, 4], [5])) for n in range(7)]
-FEEDBACK = [(pair[n % 2], n % 2 == 0) for n, pair in enumerate(PAIRS)]
+FEEDBACK = [(chosen, n % 3 > 0) for n, (chosen, _) in enumerate(PAIRS)]
 PROMPTS = [[n, 3] for n in range(5)]
 QUICK = {"steps": 4, "batch_size": 3, "warmup": 1, "learning_rate": 0.01, "save_every": 2, "dropout": True}
 JUDGED = {**QUICK, "evaluate_every": 1, "keep": 1}
@@ -114,11 +114,12 @@ RUNS: dict[str, Callable] = {
     "reward": of(reward, RewardSettings(**JUDGED), PAIRS, model=scorer, margins=[0.1, 0.2] * 3 + [0.0], validation=PAIRS[:3]),
     "dpo": of(dpo, DPOSettings(**JUDGED), PAIRS, validation=PAIRS[:3]),
     "dpo, LoRA": of(dpo, DPOSettings(**QUICK), PAIRS, adapt=adapter(alpha=8.0), reference=decoder(3)),
+    "dpo, SimPO": of(dpo, DPOSettings(**QUICK, loss="simpo", beta=2.0, margin=0.5, means=True), PAIRS),
     "kto": of(kto, KTOSettings(**JUDGED), FEEDBACK, validation=FEEDBACK[:3]),
     "distill": of(distill, DistillSettings(**JUDGED), decoder(5), SEQUENCES, **SOME),
     "grpo": of(grpo, GRPOSettings(**DRAWN, group=2, beta=0.1), PROMPTS, even, stop_ids=[0]),
-    "grpo, redraws": of(grpo, GRPOSettings(**DRAWN, group=2, redraws=2, overlong=1, ratio="sequence"), PROMPTS, even,
-                        stop_ids=[0]),
+    "grpo, DAPO": of(grpo, GRPOSettings(**DRAWN, group=2, redraws=2, overlong=1, clip_ratio_high=0.3, aggregation="token"),
+                     PROMPTS, even, stop_ids=[0]),
     "ppo": of(ppo, PPOSettings(**DRAWN, **TARGET), PROMPTS, model_reward(scorer(), offset=0.5), stop_ids=[0]),
     "finetune": of(finetune, TuningSettings(epochs=3, batch_size=3, learning_rate=0.01, save_every=2, keep=1), *labelled(),
                    model=functools.partial(tuning.model, dtype="float32")),

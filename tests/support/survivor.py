@@ -30,13 +30,15 @@ QUICK = {"steps": 6, "batch_size": 4, "sequence_length": 5, "warmup": 2, "learni
 ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # rmtree and pathlib use these too
 
 
-def run(out: Path, progress: bool = False, family: str = "gpt2", **changes: Any) -> State:
-    """Start a run, or resume it; family: its name, or "name, task"."""
+def run(out: Path, progress: bool = False, family: str = "gpt2", extend: str | None = None, **changes: Any) -> State:
+    """Start a run, or resume it, and perhaps extend it; family: its name, or "name, task"."""
     family, _, task = family.partition(", ")
     row = families.FAMILIES[family]
     model = families.randomised(family, row.config, task or None, 0, "float32", {next(iter(row.dropout)): 0.1})
     settings = Settings(**{**QUICK, **changes})
-    return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
+    resume = checkpoint.started(out)
+    options = {"resume": resume, "extend": extend if resume else None, "progress": progress}
+    return train(model, TOKENS, TOKENS[:40], settings, out=out, **options)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def test_an_hour_by_hand():
     needed = {w: flops_per_token(layers, w, 8192, 256) * 20 * parameters(layers, w, 8192) for layers, w in ((2, 128), (3, 192))}
     assert needed[128] < budget < needed[192] and (found.layers, found.width, found.heads) == (2, 128, 2)
     tokens = budget / flops_per_token(2, 128, 8192, 256)
-    assert found.batch == int(min(0.292 * budget**0.3271, tokens / 2000) // 256)
+    assert found.batch == max(8, int(min(0.292 * budget**0.3271, tokens / 2000) // 256))
     assert found.steps == int(tokens // (found.batch * 256))
     assert found.lr == pytest.approx(0.003239 - 0.0001395 * math.log(found.parameters), rel=0.05)
 
@@ -90,8 +90,8 @@ def test_rates_and_warm_up():
     ({"size": "huge"}, "size: expected one of auto, tiny"), ({"size": (2, 64)}, r"size: expected a name, or \(layers"),
     ({"size": "auto"}, "hours: expected a number"), ({"hours": 1}, "flop_per_second: expected the measured speed"),
     ({"hours": 0, "flop_per_second": 1e9}, "hours: "),
-    ({"corpus_tokens": 3}, "corpus_tokens: expected enough for a step of 64 tokens"),
-    ({"hours": 1e-9, "flop_per_second": 1e9}, "hours: expected enough for a step of 64 tokens"),
+    ({"corpus_tokens": 3}, "corpus_tokens: expected enough for a step of 512 tokens"),
+    ({"hours": 1e-9, "flop_per_second": 1e9}, "hours: expected enough for a step of 512 tokens"),
 ])  # fmt: skip
 def test_wrong_arguments(changes, line):
     with pytest.raises(ValueError, match=f"^{line}"):
@@ -123,4 +123,4 @@ def test_measuring_leaves_the_model_as_it_is():
     assert presets.measured_speed(model, settings, steps=3) > 0
     assert equal(model.params, before)
     small = dataclasses.replace(settings, batch_size=1)
-    assert np.isfinite(presets.propose(lambda *shape: tiny(), "tiny", small, corpus_tokens=50, vocab_size=20).seconds)
+    assert np.isfinite(presets.propose(lambda *shape: tiny(), "tiny", small, corpus_tokens=500, vocab_size=20).seconds)

@@ -63,7 +63,7 @@ def refusal(call, match: str) -> str:
     (("updates",), 10**30, "updates: expected an integer from 0 to 4, got 1000"),
     (("updates",), "4", "updates: expected an integer from 0 to 4, got '4'"),
     (("settings",), None, "settings: expected an object, got None"),
-    (("settings", "steps"), "x", "settings.steps was 'x', now 4"),
+    (("settings", "steps"), "x", "settings.steps: expected an integer >= 1, got 'x'"),
     (("settings", "seed"), "s" * 10**6, "settings.seed was 'sss"),
     (("environment",), 5, "environment: expected an object, got 5"),
     (("task",), 5, "task: expected a string, got 5"),

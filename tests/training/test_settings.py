@@ -73,7 +73,10 @@ RUN = {
     "save_minutes": number(least=0, none=True), "patience": EVERY, "min_improvement": NOT_NEGATIVE,
     "balance": number(least=0, none=True), "z_loss": NOT_NEGATIVE, "multi_token": NOT_NEGATIVE, "bias_rate": NOT_NEGATIVE,
 }  # fmt: skip
+SAVING = {"save_every": EVERY, "save_minutes": number(least=0, none=True), "keep": COUNT}
+JUDGED = {"evaluate_every": EVERY, "patience": EVERY, "min_improvement": NOT_NEGATIVE}
 TUNING = {
+    **SAVING,
     **dict.fromkeys(("epochs", "batch_size", "workers"), COUNT), "learning_rate": POSITIVE, "warmup": SHARE,
     "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "eps": NOT_NEGATIVE, "clip": POSITIVE, "smoothing": SHARE,
     "auxiliary": NOT_NEGATIVE, "layer_decay": number(above=0, most=1), "trained_layers": whole(0, none=True), "dropout": FLAG,
@@ -81,6 +84,7 @@ TUNING = {
     "checkpointing": whole(),
 }  # fmt: skip
 RECIPE = {
+    **SAVING,
     **dict.fromkeys(("steps", "batch_size", "workers"), COUNT), "micro_batch_size": whole(1, 16, none=True),
     "learning_rate": POSITIVE, "schedule": SCHEDULE, "warmup": whole(), "floor": number(least=0, most=1e-4),
     "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "eps": NOT_NEGATIVE, "clip": POSITIVE, "dropout": FLAG,
@@ -92,17 +96,16 @@ CLASSES = {
     Settings: {**RUN, "warmup": whole(0, 999)},
     TuningSettings: TUNING,
     RecipeSettings: RECIPE,
-    SFTSettings: {**RECIPE, "evaluate_every": EVERY, "packed": EVERY, "balance": NOT_NEGATIVE},
-    RewardSettings: {**RECIPE, "evaluate_every": EVERY},
+    SFTSettings: {**RECIPE, **JUDGED, "packed": EVERY, "balance": NOT_NEGATIVE},
+    RewardSettings: {**RECIPE, **JUDGED},
     DPOSettings: {**RECIPE, "floor": number(least=0, most=1e-5), "beta": POSITIVE, "smoothing": number(least=0, below=0.5),
-                  "joint": FLAG, "evaluate_every": EVERY, "loss": choice("dpo", "ipo", "hinge", "orpo", "simpo"),
+                  "joint": FLAG, **JUDGED, "loss": choice("dpo", "ipo", "hinge", "orpo", "simpo"),
                   "lam": NOT_NEGATIVE, "margin": NOT_NEGATIVE,
                   "means": Kind([None, True, False, np.False_], [0, "yes"], "True or False")},
     KTOSettings: {**RECIPE, "floor": number(least=0, most=1e-5), "beta": POSITIVE, "desirable_weight": NOT_NEGATIVE,
-                  "undesirable_weight": NOT_NEGATIVE, "evaluate_every": EVERY},
+                  "undesirable_weight": NOT_NEGATIVE, **JUDGED},
     DistillSettings: {**RECIPE, "temperature": POSITIVE, "divergence": choice("forward", "reverse", "jensen-shannon"),
-                      "beta": number(above=0, below=1), "hard": number(least=0, most=1),
-                      "evaluate_every": EVERY},
+                      "beta": number(above=0, below=1), "hard": number(least=0, most=1), **JUDGED},
     GRPOSettings: {**ROUND, "group": whole(2), "micro_batch_size": whole(1, 128, none=True), "minibatches": whole(1, 128),
                    "clip_ratio_high": number(above=0, none=True), "scale": FLAG,
                    "aggregation": choice("sequence", "token", "constant"), "ratio": choice("token", "sequence"),

@@ -67,6 +67,13 @@ def compare(out, expected):
     assert not [name for name in expected if found[name] != expected[name]]
 
 
+def test_a_finished_finetune_run_loads_as_its_best_epoch(tmp_path):
+    model, _ = run("finetune", tmp_path)
+    assert equal(tinyplm.load(tmp_path).params, model.params)
+    latest = tinyplm.load(find(tmp_path)).params
+    assert json.loads((tmp_path / "best/tuning.json").read_text())["epoch"] < 3 and not equal(latest, model.params)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_interrupted_at_every_step_ends_as_one_that_was_not(name, tmp_path):
     """Its parameters, moments, log and result are equal bit for bit; a run without a folder has the same numbers, too."""
@@ -256,6 +263,9 @@ def test_a_run_that_has_ended_returns_at_once(tmp_path, capsys):
 
 def test_checkpoints_are_folders_that_load(halted):
     again = tinyplm.load(halted / "sft/step-2")
+    assert equal(tinyplm.load(halted / "sft").params, tinyplm.load(find(halted / "sft", "best")).params)
+    with pytest.raises(ValueError, match="expected a model folder, got an adapter .*step-2/adapter.json., which belongs to"):
+        tinyplm.load(halted / "dpo, LoRA")
     assert flatten(again.params).keys() == flatten(decoder().params).keys() and not equal(again.params, decoder().params)
     theta, alpha = load_lora(halted / "dpo, LoRA/step-2")
     assert alpha == 8.0 and all(factors["B"].any() for factors in theta.values())

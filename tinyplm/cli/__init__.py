@@ -4,10 +4,12 @@ settings.py  a command's options: the command line over a file over defaults; ru
 folders.py   output folders and the options of runs     models.py  what --model names
 output.py    command lines to copy, files, plots        decoders.py  a small config of any decoder
 parser.py    options as sentences with defaults
+tuning.py    what the commands of tuning share; reports.py: what they print; rounds.py: grpo, ppo
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
-tuning.py    what commands of tuning share       rounds.py  what grpo, ppo and sample share
-preset.py    settings of pretraining by rule
-pretrain.py, generate.py, chat.py, check.py, compare.py, vectors.py: one file a command
+conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
+One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py,
+count.py; check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -23,6 +25,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..files import printable
@@ -30,8 +33,12 @@ from . import (
     chat,
     check,
     compare,
+    convert,
+    count,
     distill,
     dpo,
+    embed,
+    evaluate,
     finetune,
     generate,
     grpo,
@@ -40,10 +47,12 @@ from . import (
     reward,
     sample,
     sft,
+    tokenizer,
     vectors,
 )
+from .folders import resume_command
 from .parser import Parser
-from .settings import resolve
+from .settings import RUN, resolve
 
 # {command: its module}; the first sentence of the module's docstring is the command's help
 COMMANDS: dict[str, Any] = {
@@ -58,13 +67,15 @@ COMMANDS: dict[str, Any] = {
     "distill": distill,
     "generate": generate,
     "chat": chat,
+    "evaluate": evaluate,
+    "embed": embed,
+    "tokenizer": tokenizer,
+    "convert": convert,
+    "count": count,
     "check": check,
     "compare": compare,
     "vectors": vectors,
 }
-
-
-RESUMABLE = "add --resume to the same command line to continue from the last checkpoint"
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:
@@ -89,18 +100,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # keep lines in order in a file too
     made, commands = parsers()
-    name = ""
+    name, options = "", argparse.Namespace()
     try:
         given = vars(made.parse_args(arguments))
         name = given.pop("command")
-        return int(COMMANDS[name].run(resolve(commands[name], name, given)) or 0)
+        options = resolve(commands[name], name, given)
+        return int(COMMANDS[name].run(options) or 0)
     except SystemExit as stop:  # after the help
         return int(stop.code or 0)
     except BrokenPipeError:  # such as `tinyplm check --list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        advice = f": {RESUMABLE}" if name and "resume" in commands[name].defaults else ""
+        begun = hasattr(options, "resume") and (Path(options.out) / RUN).exists()
+        advice = f"; resume with: {resume_command(name, options)}" if begun else ""
         print(f"\ntinyplm: interrupted{advice}", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:

@@ -4,9 +4,16 @@
     tinyplm chat --model out-sft --template chatml --system "Answer in one sentence."
     tinyplm chat --model out                                  # plain text continuation
 
-/new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer.  Answers are streamed token by
-token, followed by the tokens per second.  Earlier turns stay in the key/value cache as long as they
-fit the context.
+Answers are streamed token by token, followed by the tokens per second; Ctrl-C interrupts one.
+Earlier turns stay in the key/value cache as long as they fit the context.  In the chat:
+
+    /help           this list
+    /reset, /new    start over
+    /system TEXT    change the system message from the next answer on; without a text, show it
+    /save FILE      add the conversation to a file of JSON lines, as {"messages": ...}, which tuning
+                    reads; a plain text as {"text": ...}
+    /exit, Ctrl-D   leave
+    //text          send "/text" to the model
 """
 
 from __future__ import annotations
@@ -15,121 +22,101 @@ import argparse
 import sys
 import time
 
+from ..arguments import mismatch, shown
 from ..generation import Memory, stream
 from ..memory import keep_freed_memory
 from ..models.language_model import LanguageModel
 from ..models.model import check_decoder
-from ..tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
+from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
+from .conversation import Chat, Text
 from .parser import Parser, one_of, whole
 from .sampling import open_writer, sampling, sampling_options
 
-KEYS = "/new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer"
+LIST = __doc__[__doc__.index("    /help") :].rstrip()
+KEYS = "/help lists the commands, /exit or Ctrl-D quits, Ctrl-C interrupts an answer"
+NAMES = ("/help", "/reset", "/new", "/system", "/save", "/exit")
 
 
-class Chat:
-    """A conversation in a chat format."""
+class Session:
+    """A conversation with its cache, and the commands."""
 
     def __init__(
-        self, model: LanguageModel, template: Template, system: str | None, room: int
+        self, model: LanguageModel, template: Template | None, options: argparse.Namespace
     ) -> None:
-        self.tokenizer, self.template, self.room = model.text_tokenizer(), template, room
-        self.system = [] if system is None else [{"role": "system", "content": system}]
-        self.messages: list[dict] = []  # including the answers
-        self.asked: list[dict] = []  # the same, plus the message to answer
-        self.ids: list[int] = []  # of the prompt
-        self.stop_ids = model.end_ids().union(turn_ends(self.tokenizer, template))
-        self.stop_strings = [
-            end for end in template.ends if self.tokenizer.token_to_id(end) is None
-        ]
+        self.model, self.template, self.options = model, template, options
+        self.system, self.turn, self.memory = options.system, 0, Memory()
+        self.reset()
 
-    def prompt(self, said: str) -> list[int]:
-        """The ids to answer; the oldest turns are dropped when the context is full."""
-        messages = [*self.messages, {"role": "user", "content": said}]
-        ids = encode(self.tokenizer, self.template, [*self.system, *messages])
-        while len(ids) > self.room and len(messages) > 2:
-            messages = messages[2:]
-            ids = encode(self.tokenizer, self.template, [*self.system, *messages])
-            print("(context full: dropping the oldest turn)", file=sys.stderr)
-        self.asked, self.ids = messages, ids
-        return ids
-
-    def answered(self, ids: list[int]) -> None:
-        answer = self.tokenizer.decode(
-            [i for i in ids if i not in self.stop_ids], skip_special=True, after=self.ids
+    def reset(self) -> None:
+        room = self.model.config.context - self.options.tokens
+        self.talk: Chat | Text = (
+            Text(self.model, room)
+            if self.template is None
+            else Chat(self.model, self.template, self.system, room)
         )
-        for end in self.stop_strings:
-            answer = answer.split(end)[0]
-        # text that spells a special token must not become one when it is encoded again
-        while True:
-            ids = self.tokenizer.encode(answer, allow_special=True)
-            plain = self.tokenizer.decode(ids, skip_special=True)
-            if plain == answer:
-                break
-            answer = plain
-        self.messages = [*self.asked, {"role": "assistant", "content": answer}]
 
+    def handle(self, said: str) -> bool:
+        """Answer a line that was typed, or do as it commands; returns whether to go on."""
+        if not said.startswith("/") or said.startswith("//"):
+            if said:
+                self.turn += 1
+                self.answer(said.removeprefix("/"))
+            return True
+        name, _, text = said.partition(" ")
+        text = text.strip()
+        if name not in NAMES:
+            hint = f"to send it as text, type /{said}" if len(said) < 60 else "// sends a / as text"
+            raise mismatch(shown(name), f"one of {', '.join(NAMES)}", f"another command ({hint})")
+        if text and name not in ("/save", "/system"):
+            raise mismatch(name, "nothing after it", shown(text))
+        if name == "/help":
+            print(LIST, file=sys.stderr)
+        elif name in ("/reset", "/new"):
+            self.reset()
+        elif name == "/save":
+            print(f"[{self.talk.save(text)}]", file=sys.stderr)
+        elif name == "/system" and text:
+            self.talk.set_system(text)
+            self.system = text
+        elif name == "/system":
+            print(
+                f"[system message: {shown(self.system) if self.system else 'none'}]",
+                file=sys.stderr,
+            )
+        return name != "/exit"
 
-class Text:
-    """A plain text that user and model write in turn."""
-
-    def __init__(self, model: LanguageModel, room: int) -> None:
-        self.tokenizer, self.room = model.text_tokenizer(), room
-        self.stop_ids = model.end_ids()
-        self.stop_strings: list[str] = []
-        self.ids: list[int] = []
-        self.asked: list[int] = []
-
-    def prompt(self, said: str) -> list[int]:
-        new = self.tokenizer.continue_ids(self.ids, said) if self.ids else []
-        self.asked = self.ids + new if self.ids else self.tokenizer.prompt(said)
-        if len(self.asked) > self.room:
-            self.asked = self.asked[-(self.room // 2 + 1) :]
-            print("(context full: dropping the beginning)", file=sys.stderr)
-        return self.asked
-
-    def answered(self, ids: list[int]) -> None:
-        self.ids = self.asked + [i for i in ids if i not in self.stop_ids]
-
-
-def answer(
-    model: LanguageModel,
-    talk: Chat | Text,
-    said: str,
-    memory: Memory,
-    options: argparse.Namespace,
-    turn: int,
-) -> None:
-    """Stream the answer and report its speed."""
-    prompt = talk.prompt(said)
-    ids: list[int] = []
-    begin = time.perf_counter()
-    first = begin
-    try:
-        for (piece,) in stream(
-            model,
-            prompt,
-            max_new_tokens=options.tokens,
-            seed=options.seed + turn,
-            stop_ids=talk.stop_ids,
-            stop_strings=talk.stop_strings,
-            memory=memory,
-            **sampling(options),
-        ):
-            if not ids:
-                first = time.perf_counter()
-            ids.append(piece.id)
-            print(piece.text, end="", flush=True)
-    except KeyboardInterrupt:  # the partial answer is kept
-        print(" ...", end="")
-    end = time.perf_counter()
-    talk.answered(ids)
-    speed = f", {(len(ids) - 1) / (end - first):.1f} tokens per second" if len(ids) > 1 else ""
-    print(flush=True)
-    print(f"[{len(ids)} tokens, the first after {first - begin:.2f} s{speed}]", file=sys.stderr)
+    def answer(self, said: str) -> None:
+        """Stream the answer and report its speed."""
+        talk, options = self.talk, self.options
+        prompt = talk.prompt(said)
+        ids: list[int] = []
+        begin = time.perf_counter()
+        first = begin
+        try:
+            for (piece,) in stream(
+                self.model,
+                prompt,
+                max_new_tokens=options.tokens,
+                seed=options.seed + self.turn - 1,
+                stop_ids=talk.stop_ids,
+                stop_strings=talk.stop_strings,
+                memory=self.memory,
+                **sampling(options),
+            ):
+                if not ids:
+                    first = time.perf_counter()
+                ids.append(piece.id)
+                print(piece.text, end="", flush=True)
+        except KeyboardInterrupt:  # the partial answer is kept
+            print(" ...", end="")
+        end = time.perf_counter()
+        talk.answered(ids)
+        speed = f", {(len(ids) - 1) / (end - first):.1f} tokens per second" if len(ids) > 1 else ""
+        print(flush=True)
+        print(f"[{len(ids)} tokens, the first after {first - begin:.2f} s{speed}]", file=sys.stderr)
 
 
 def add(parser: Parser) -> None:
-    parser.epilog = f"In the chat: {KEYS}."
     sampling_options(parser)
     parser.section("chat")
     parser.option(
@@ -169,29 +156,16 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--system: expected {expected}, got one without: choose one with --template"
         )
-    room = context - options.tokens
-
-    def begin() -> Chat | Text:
-        return (
-            Text(model, room) if template is None else Chat(model, template, options.system, room)
-        )
-
-    talk, memory = begin(), Memory()
+    session = Session(model, template, options)
     print(f"{model}; {'plain text' if template is None else 'chat'}; {KEYS}", file=sys.stderr)
-    turn = 0
-    while True:
+    more = True
+    while more:
         try:
             said = input("> " if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
             print(file=sys.stderr)
             return
-        if said == "/exit":
-            return
-        if said == "/new":
-            talk = begin()
-        elif said:
-            try:
-                answer(model, talk, said, memory, options, turn)
-            except ValueError as error:  # in this message; the conversation continues
-                print(f"error: {error}", file=sys.stderr)
-            turn += 1
+        try:
+            more = session.handle(said)
+        except (ValueError, OSError) as error:  # in this line; the conversation continues
+            print(f"error: {error}", file=sys.stderr)

@@ -21,7 +21,12 @@ from .parser import Parser, one_of, whole
 
 def add(parser: Parser) -> None:
     parser.option(
-        "callable", None, "The file, and the name in it.", nargs="?", metavar="FILE.py:NAME"
+        "callable",
+        None,
+        "The file, and the name in it.",
+        nargs="?",
+        metavar="FILE.py:NAME",
+        shown="none, with --list",
     )
     parser.option("--like", None, "The component to compare it with.", metavar="NAME", shown="none")
     dtypes = "A dtype to check in: float64, float32, float16 or bfloat16; may be repeated."

@@ -25,8 +25,21 @@ def corpus_options(parser: Parser) -> None:
     parser.option("--validation", 0.05, text, SHARE)
 
 
+def read_documents(text: list[str]) -> list[str]:
+    """Those of the files, each once, or the default corpus."""
+    return deduplicate(read_texts(text)) if text else default_corpus()
+
+
+def check_end(option: str, tokenizer: Tokenizer) -> int:
+    """The id of the end token, which separates documents; ValueError without one."""
+    if tokenizer.eos_id is None:
+        expected = "a tokenizer with an end token, which separates documents"
+        raise mismatch(option, expected, "one without")
+    return tokenizer.eos_id
+
+
 def prepare(
-    text: list[str],
+    documents: list[str],
     share: float,
     seed: int,
     out: Path,
@@ -37,16 +50,12 @@ def prepare(
     tokenizer_of(training documents): a new tokenizer, or that of a model to start from.
     """
     begin = time.perf_counter()
-    documents = deduplicate(read_texts(text)) if text else default_corpus()
     training, validation = split_documents(documents, share, seed)
     size = sum(len(d.encode()) for d in documents)
     held_out = f"{len(validation)} of them for validation"
     print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {held_out}")
     tokenizer = tokenizer_of(training)
-    end = tokenizer.eos_id
-    if end is None:
-        expected = "a tokenizer with an end token, which separates documents"
-        raise mismatch("--model", expected, "one without")
+    end = check_end("--model", tokenizer)
     tokenizer.save(out / "tokenizer.json")
     counts = {}
     for name, part in zip(PARTS, (training, validation)):

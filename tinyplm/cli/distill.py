@@ -11,11 +11,14 @@ teacher's own answers to prompts, or on plain text.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from .. import hub
 from ..arguments import mismatch
 from ..data.corpus import read_texts, split_documents
 from ..losses.distillation import DIVERGENCES
@@ -27,38 +30,47 @@ from ..tuning import (
     TokenSequence,
     conversations,
     distill,
-    prompt_ids,
-    sampled_answers,
+    rollouts,
     set_chat_format,
     text_sequences,
 )
-from .folders import run_folder, stopped
-from .models import open_model
+from .decoders import decoders
+from .folders import check_ready, run_folder, stopped
+from .models import check_same_tokens, named, open_model
 from .parser import POSITIVE, Parser, number, one_of, whole
+from .reports import NATS, count_parts, curves, show_result, validation_table
+from .rounds import prompts_of
+from .sizes import SHAPE, SIZES, configure
 from .tuning import (
+    Data,
+    Record,
     adapter,
     as_talks,
-    count_parts,
-    curves,
     data_options,
+    in_passes,
     read_data,
     settings_of,
-    show_result,
     training_options,
-    validation_table,
 )
 
-COMMAND = "distill"
+COMMAND, PASSES = "distill", 3
+NAMES = {**NATS, "kl": "divergence from the teacher", "hard": "cross-entropy"}
 
 
 def add(parser: Parser) -> None:
-    data_options(parser, "instructions, conversations or prompts", template=False)
-    parser.needed.discard("data")
+    student = "Student: a folder as on the hub, or the --out of a run; or a family (such as gpt2) "
+    student += "or a published size, for a new model with the teacher's vocabulary."
+    what = "instructions, conversations or prompts"
+    data_options(parser, what, template=False, needed=False, model=student)
+    text = f"Size of a new student of a family: {', '.join(SIZES)}."
+    parser.option("--size", "small", text, one_of(*SIZES))
     text = "UTF-8 text files, instead of --data."
     parser.option("--text", [], text, nargs="+", metavar="FILE", shown="none")
+    text = "Tokens in a sequence of --text; at most the context."
+    parser.option("--length", 256, text, whole(1))
     text = "Model that is imitated: a folder or the --out of a run."
     parser.option("--teacher", None, text, needed=True, metavar="MODEL")
-    training_options(parser, DistillSettings, "out-distill", steps=300, learning_rate=5e-4)
+    training_options(parser, DistillSettings, "out-distill", passes=PASSES, learning_rate=5e-4)
     parser.section("distillation")
     text = f"Divergence: {', '.join(DIVERGENCES)}."
     parser.option("--divergence", "forward", text, one_of(*DIVERGENCES))
@@ -77,58 +89,81 @@ def run(options: argparse.Namespace) -> int:
     if (options.data is None) == (not options.text):
         got = "neither" if options.data is None else "both"
         raise mismatch("--data", "a file, or --text", got)
-    data = None
-    if options.data is not None:
-        data = read_data(options, ("instruction", "conversation", "prompt"))
-    documents = read_texts(options.text) if options.text else []
-    teacher, student = (open_model(name, options) for name in (options.teacher, options.model))
+    if options.text and options.validation_data is not None:
+        raise mismatch("--validation-data", "none, since there is --text", "one")
+    data = text_data(options) if options.text else None
+    data = data or read_data(options, ("instruction", "conversation", "prompt"))
+    check_ready(options)
+    teacher = cast(CausalModel, open_model(options.teacher, options, option="--teacher"))
     check_decoder("--teacher", teacher)
-    check_decoder("--model", student)
-    print(f"teacher    {teacher}\nmodel      {student}")
     template = folder_template(teacher.files, teacher.text_tokenizer().named)
+    talks = data.kind in ("instruction", "conversation")
+    if talks and template is None:
+        expected = f"a model with a chat format, since --data holds {data.kind}s"
+        raise mismatch("--teacher", expected, "one without")
+    student = student_of(teacher, options)
     if template is not None:
         set_chat_format(student, template, add_tokens=True)
-    models = (cast(CausalModel, teacher), cast(CausalModel, student))
-    parts: Any
-    if data is None:
-        parts = split_documents(documents, options.validation, options.seed)
-    else:
-        parts = data.parts
-    kind = "text" if data is None else data.kind
-    if kind in ("instruction", "conversation"):
-        if template is None:
-            raise mismatch(
-                "--teacher", "a model with a chat format, for this --data", "one without"
-            )
-        assert data is not None
-        parts = as_talks(data).parts
-    training, held_out = (
-        sequences(kind, part, n, template, *models, options) for n, part in enumerate(parts)
-    )
+    check_same_tokens("--model", student, teacher, "--teacher")
+    print(f"teacher    {teacher}\nmodel      {student}")
+    models = (teacher, student)
+    if talks:
+        data = as_talks(data)
+    made = data.each(lambda part: sequences(data, part, template, *models, options))
+    training, held_out = made
     count_parts("sequences", training, held_out)
+    settings = in_passes(settings, options, len(training), PASSES)
     with run_folder(COMMAND, options) as out:
-        result = distill(
-            models[1],
-            models[0],
-            training,
-            settings,
-            validation=held_out,
-            out=out,
-            resume=options.resume,
-            **adapter(student, options),
-        )
+        places = {"validation": held_out, "out": out, "resume": options.resume}
+        adapted = adapter(student, options)
+        result = distill(student, teacher, training, settings, **places, **adapted)
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
-        print(f"\n{validation_table(result.validation)} (nats per token)\n")
+        print(f"\n{validation_table(result.validation, NAMES)}\n")
         curves(out, ("nats per token", ("loss", "hard", "kl", "validation_loss")))
         show_result(out, talk=template is not None)
     return 0
 
 
+def text_data(options: argparse.Namespace) -> Data:
+    """The documents of --text as records."""
+    parts = split_documents(read_texts(options.text), options.validation, options.seed)
+    training, held_out = ([{"text": text} for text in part] for part in parts)
+    places = (("--text", range(len(training))), ("--text", range(len(held_out))))
+    return Data("text", training, held_out, places)
+
+
+def student_of(teacher: CausalModel, options: argparse.Namespace) -> CausalModel:
+    """The model of --model: one that exists, or a new one that reads what the teacher reads."""
+    if Path(options.model).is_dir() or (source := named(options.model)).family is None:
+        if "size" in options.given:
+            raise mismatch("--size", f"none, since {options.model} has its own", options.size)
+        found = open_model(options.model, options)
+        check_decoder("--model", found)
+        return cast(CausalModel, found)
+    if source.size is not None and "size" in options.given:
+        raise mismatch("--size", f"none, since {options.model} is a size", options.size)
+    model_type = source.family.Config.MODEL_TYPE
+    if model_type not in decoders():
+        raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
+    context = teacher.config.context
+    new = argparse.Namespace(
+        **dict.fromkeys(SHAPE), size=options.size, multi_token=0, context=context, dropout=0.0
+    )
+    config = configure(new, source, teacher.config.vocab_size)
+    ends = ("bos_token_id", "eos_token_id")
+    known = {n: getattr(teacher.config, n) for n in ends if hasattr(teacher.config, n)}
+    config = dataclasses.replace(config, **{n: v for n, v in known.items() if hasattr(config, n)})
+    places = {"key": options.seed, "device": options.device, "dtype": options.dtype}
+    made = cast(CausalModel, hub.create(model_type, config, **places))
+    made.tokenizer, made.files = teacher.text_tokenizer(), dict(teacher.files)
+    made.generation = dict(teacher.generation)
+    return made
+
+
 def sequences(
-    kind: str,
-    part: Sequence[Any],
-    number: int,
+    data: Data,
+    part: Sequence[Record],
     template: Template | None,
     teacher: CausalModel,
     student: CausalModel,
@@ -137,22 +172,42 @@ def sequences(
     """What is learned: the answers of conversations, the teacher's to prompts, or all of a text."""
     tokenizer = teacher.text_tokenizer()
     context = min(teacher.config.context, student.config.context)
-    if kind == "text":
+    if data.kind == "text":
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        ids = [i for document in part for i in (*tokenizer.encode(document), *end)]
-        return text_sequences(np.array(ids), context - 1)
-    if kind == "prompt":
-        prompts = [
-            prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
-            for record in part
-        ]
-        return sampled_answers(
-            teacher,
-            [ids for ids in prompts if len(ids) + options.tokens <= context],
-            samples=options.answers,
-            max_new_tokens=options.tokens,
-            seed=2 * options.seed + number,
-            workers=options.workers,
-        )
+        ids = [i for record in part for i in (*tokenizer.encode(record["text"]), *end)]
+        return text_sequences(np.array(ids), min(options.length, context - 1))
+    if data.kind == "prompt":
+        number = int(part is data.held_out)
+        return drawn_answers(teacher, template, part, context, options, 2 * options.seed + number)
     assert template is not None
-    return conversations(tokenizer, template, part, max_length=context).sequences
+    made = conversations(tokenizer, template, part, max_length=context).sequences
+    if not made:
+        raise mismatch("--data", f"answers within the context of {context} tokens", "none")
+    return made
+
+
+def drawn_answers(
+    teacher: CausalModel,
+    template: Template | None,
+    records: Sequence[Record],
+    context: int,
+    options: argparse.Namespace,
+    seed: int,
+) -> list[TokenSequence]:
+    """The teacher's answers to prompts, those that ended."""
+    prompts, _ = prompts_of(teacher, template, records, options.tokens, context)
+    drawn = rollouts(
+        teacher,
+        prompts,
+        samples=options.answers,
+        max_new_tokens=options.tokens,
+        seed=seed,
+        workers=options.workers,
+    )
+    kept = [s for s, finished in zip(drawn.sequences(), drawn.finished) if finished]
+    counted = f"{len(kept)} of {len(drawn)} answers of the teacher to {len(prompts)} prompts ended"
+    if not kept:
+        expected = f"answers of the teacher that end within {options.tokens}"
+        raise mismatch("--tokens", expected, f"none of {len(drawn)}")
+    print(f"answers    {counted} within {options.tokens} tokens")
+    return kept

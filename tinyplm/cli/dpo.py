@@ -14,32 +14,39 @@ from typing import Any
 
 from ..tuning import DPOSettings, KTOSettings, dpo, feedback, kto, preferences, prompt_ids
 from ..tuning.align.pair_losses import PAIR_LOSSES
-from .folders import run_folder, stopped
+from .folders import check_ready, run_folder, stopped
 from .parser import POSITIVE, Parser, number, one_of
-from .tuning import (
-    adapter,
-    answer_options,
+from .reports import (
+    PAIRS,
+    SINGLES,
     answers,
     count_parts,
     curves,
+    show_result,
+    show_samples,
+    tuned_model,
+    validation_table,
+)
+from .tuning import (
+    Record,
+    adapter,
+    answer_options,
     data_options,
+    in_passes,
     last_user,
     open_chat,
     read_data,
     settings_of,
-    show_result,
-    show_samples,
+    some_of,
     training_options,
-    tuned_model,
-    validation_table,
 )
 
-COMMAND = "dpo"
+COMMAND, PASSES = "dpo", 1
 
 
 def add(parser: Parser) -> None:
     data_options(parser, "preferences or judged answers")
-    training_options(parser, DPOSettings, "out-dpo")
+    training_options(parser, DPOSettings, "out-dpo", passes=PASSES)
     parser.section("loss")
     losses = [*PAIR_LOSSES, "kto"]
     parser.option("--loss", "dpo", f"Loss: {', '.join(losses)}.", one_of(*losses))
@@ -54,16 +61,18 @@ def run(options: argparse.Namespace) -> int:
     single = options.loss == "kto"
     settings: Any = settings_of(KTOSettings if single else DPOSettings, options)
     data = read_data(options, ("feedback",) if single else ("preference",))
+    check_ready(options)
     model, template = open_chat(options)
     tokenizer = model.text_tokenizer()
     make: Any = feedback if single else preferences
-    training, held_out = (make(tokenizer, template, part) for part in data.parts)
+    training, held_out = data.each(lambda part: make(tokenizer, template, part))
     count_parts("answers" if single else "pairs", training, held_out)
-    shown = data.held_out[: options.samples]
-    prompts = [
-        prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
-        for record in shown
-    ]
+    settings = in_passes(settings, options, len(training), PASSES)
+
+    def ids_of(record: Record) -> list[int]:
+        return prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
+
+    shown, prompts = some_of(data.held_out, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
         places = {"validation": held_out, "out": out, "resume": options.resume}
@@ -72,14 +81,10 @@ def run(options: argparse.Namespace) -> int:
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
         after = answers(tuned_model(out, options), prompts, options.tokens)
-        print(f"\n{validation_table(result.validation)}")
+        print(f"\n{validation_table(result.validation, SINGLES if single else PAIRS)}")
         asked = [last_user(record["prompt"]) for record in shown]
         show_samples(asked, ("before", before), ("after", after))
-        print()
-        curves(
-            out,
-            ("loss", ("loss", "validation_loss")),
-            ("share", ("accuracy", "validation_accuracy")),
-        )
+        shares = ("accuracy", "validation_accuracy")
+        curves(out, ("loss", ("loss", "validation_loss")), ("share judged right", shares))
         show_result(out, talk=template is not None)
     return 0

@@ -21,11 +21,13 @@ import numpy as np
 
 from ..arguments import mismatch
 from ..tuning import TuningSettings, answering, classification, finetune, predict, tagging
-from .folders import FREE, run_folder, run_options, stopped
+from ..tuning.finetuning.samples import label_names
+from .folders import FREE, check_ready, run_folder, run_options, stopped
 from .models import open_model
 from .output import show_files
 from .parser import POSITIVE, Parser, number, whole
-from .tuning import Data, Record, count_parts, curves, data_options, read_data, settings_of
+from .reports import before_and_after, count_parts, curves, shorter
+from .tuning import Data, Record, data_options, read_data, settings_of
 
 COMMAND = "finetune"
 # {kind of records: the task}
@@ -60,11 +62,12 @@ def add(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     settings = settings_of(TuningSettings, options)
     data = read_data(options, tuple(TASKS))
-    model = open_model(
-        options.model, options, task=TASKS[data.kind], labels=labels_of(data), key=options.seed
-    )
+    labels = labels_of(data)
+    check_ready(options)
+    task = TASKS[data.kind]
+    model = open_model(options.model, options, task=task, labels=labels, key=options.seed)
     print(f"model      {model}")
-    training, held_out = (samples_of(data.kind, model, part, options) for part in data.parts)
+    training, held_out = data.each(lambda part: samples_of(data.kind, model, part, options))
     count_parts("samples", data.training, data.held_out)
     before = held_out.score(predict(model, held_out, workers=options.workers))
     with run_folder(COMMAND, options) as out:
@@ -73,9 +76,7 @@ def run(options: argparse.Namespace) -> int:
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
         after = held_out.score(predict(model, held_out, workers=options.workers))
-        print(f"\n{'held out':14}{'before':>10}{'after':>10}")
-        for name, value in after.items():
-            print(f"{name:14}{before[name]:10.4f}{value:10.4f}")
+        print(f"\n{before_and_after(before, after)}")
         print(f"\nthe best of {len(result.history)} epochs is number {result.best_epoch}")
         show(data, model, options)
         curves(Path(out), ("loss", ("loss", "validation_loss")))
@@ -129,16 +130,42 @@ def labels(model: Any, part: Sequence[Record]) -> list[Any]:
 
 
 def show(data: Data, model: Any, options: argparse.Namespace) -> None:
-    """Held-out samples, what is right, and what the model says."""
-    some = data.held_out[: options.samples]
+    """Different held-out samples, what is right, and what the model says."""
+    distinct = {(text_of(record), str(wanted(record))): record for record in data.held_out}
+    some = list(distinct.values())[: options.samples]
+    print()
     if not some:
         return
     samples = samples_of(data.kind, model, some, options)
     said = samples.predictions(predict(model, samples, workers=options.workers))
-    names = getattr(model.config, "id2label", {}) if data.kind == "classification" else {}
     for record, answer in zip(some, said):
-        answer = names.get(answer, answer) if isinstance(answer, (int, np.integer)) else answer
-        text = " ".join(record.get("tokens") or [record.get("question") or record["text"]])
-        right = record.get("answers", record.get("tags", record.get("label")))
-        print(f"\ntext     {text[:100]}\nwanted   {right}\nmodel    {answer}")
-    print()
+        print(f"text     {shorter(text_of(record))}\nwanted   {shorter(wanted(record))}")
+        print(f"model    {shorter(in_words(data.kind, model, answer)) or '(nothing)'}\n")
+
+
+def text_of(record: Record) -> str:
+    if "tokens" in record:
+        return " ".join(record["tokens"])
+    if "question" in record:
+        return record["question"]
+    return " | ".join(record[name] for name in ("text", "pair") if name in record)
+
+
+def wanted(record: Record) -> str:
+    """What is right, in words."""
+    if "answers" in record:
+        return " or ".join(record["answers"]) or "(nothing)"
+    right = record.get("tags", record.get("label"))
+    return " ".join(map(str, right)) if isinstance(right, list) else str(right)
+
+
+def in_words(kind: str, model: Any, answer: Any) -> str:
+    """A prediction with the names of its classes."""
+    if kind == "answering":
+        return str(answer)
+    names = label_names(model.config)
+    if kind == "tagging":
+        return " ".join(names[tag] for tag in answer)
+    if np.ndim(answer):
+        return " ".join(name for name, said in zip(names, answer) if said)
+    return f"{answer:.4g}" if isinstance(answer, np.floating) else names[int(answer)]

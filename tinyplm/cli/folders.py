@@ -14,8 +14,9 @@ from ..files import sole_writer
 from ..training.checkpoint import started
 from .output import tinyplm_command
 from .parser import WORKERS, Parser, number, one_of, whole
-from .settings import write_run
+from .settings import RUN, write_run
 
+LOG = "log.jsonl"
 FREE = True  # in option(..., free=FREE): may change on resume
 
 
@@ -45,18 +46,34 @@ def check_fresh(out: Path) -> None:
         raise mismatch("--out", "a folder without a run", f"{out}: add --resume to continue it")
 
 
+def check_ready(options: argparse.Namespace) -> None:
+    """The checks of run_folder, before anything is computed."""
+    out = usable(options.out)
+    if options.facts is None:
+        check_fresh(out)
+    if out.is_dir():
+        with sole_writer(out):
+            pass
+
+
 @contextmanager
 def run_folder(command: str, options: argparse.Namespace) -> Iterator[Path]:
     """The folder --out, locked for this process, with the options in its run.json.
 
     ValueError, before anything is written, if it holds another run or another process writes there.
+    A ValueError in the block before the run has logged a step leaves no run.json of its own.
     """
     out = usable(options.out)
     with sole_writer(out):
         if options.facts is None:
             check_fresh(out)
             write_run(out, command, options)
-        yield out
+        try:
+            yield out
+        except ValueError:
+            if options.facts is None and not (out / LOG).exists():
+                (out / RUN).unlink(missing_ok=True)
+            raise
 
 
 def run_options(parser: Parser, out: str) -> None:
@@ -95,6 +112,10 @@ def stopped(command: str, options: argparse.Namespace, by: int | None, where: st
     """
     if by is None:
         return 0
-    line = tinyplm_command(command, "--out", options.out, "--resume", *options.changes)
+    line = resume_command(command, options)
     print(f"stopped    by {signal.Signals(by).name}{where}; resume with: {line}")
     return 128 + by
+
+
+def resume_command(command: str, options: argparse.Namespace) -> str:
+    return tinyplm_command(command, "--out", options.out, "--resume", *options.changes)

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,14 @@ def tinyplm_command(*arguments: Any) -> str:
         return python("-m", "tinyplm", *arguments)
     shorter = os.path.relpath(script)
     return shlex.join([str(script) if shorter.startswith("..") else shorter, *map(str, arguments)])
+
+
+def table(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
+    """Lines of cells as columns: those in `left` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    sides = [str.ljust if n in left else str.rjust for n in range(len(widths))]
+    rows = [[side(*cell) for side, cell in zip(sides, zip(line, widths))] for line in lines]
+    return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def not_drawn() -> str:

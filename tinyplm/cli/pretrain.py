@@ -6,6 +6,7 @@
     tinyplm pretrain --model gpt2-folder --text my-book.txt   # a given model, with its tokenizer
     tinyplm pretrain --preset auto --hours 2                  # settings for this machine
     tinyplm pretrain --out my-run --resume                    # an interrupted run
+    tinyplm pretrain --out my-run --resume --steps 4000 --extend stretch     # a longer one
 
 A new model gets a byte-level BPE tokenizer trained on the text.  The documents become one array of
 tokens each for training and validation; the loss is compared with baselines measured on the same
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from ..backend import device as check_device
 from ..data.packing import open_tokens
 from ..evaluation import baseline_rows, format_rows, row
 from ..families import MULTI_TOKEN
+from ..files import replaced
 from ..generation import generate
 from ..models.model import Model, check_decoder
 from ..models.routed import is_routed
@@ -38,18 +42,25 @@ from ..training.log import plot
 from ..training.loop import train
 from ..training.presets import SIZES
 from ..training.samples import check_corpus
-from ..training.settings import OPTIMIZERS, Settings
+from ..training.settings import EXTEND, OPTIMIZERS, Settings
 from ..training.step import evaluate
 from ..training.writers import WRITERS, check_writers
-from .corpus import corpus_options, prepare
+from .corpus import check_end, corpus_options, prepare, read_documents
 from .decoders import TITLES, decoders
-from .folders import FREE, device_options, run_folder, run_options, stopped
-from .models import Named, model_option, named, open_model, read_config
+from .folders import FREE, check_ready, device_options, run_folder, run_options, stopped
+from .models import (
+    Named,
+    check_tokenizer_fits,
+    model_option,
+    named,
+    open_model,
+    read_config,
+)
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
 from .preset import apply_preset, check_preset, log_option, preset_options
 from .sampling import beginnings
-from .settings import write_run
+from .settings import RUN, write_run
 from .sizes import SHAPE, configure
 
 COMMAND, WEIGHT = "pretrain", Settings.multi_token
@@ -66,27 +77,34 @@ def run(options: argparse.Namespace) -> int:
     settings = plan(options, source)
     check_device(options.device)
     check_writers(options.log)
-    with run_folder(COMMAND, options) as out:
-        return pretrain(options, source, settings, out)
-
-
-def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out: Path) -> int:
-    """Prepare the data, or reuse what is there; train; report."""
-    again, task = started(out), MULTI_TOKEN if options.multi_token else None
+    check_ready(options)
     model = None
+    if source.folder is not None and not started(Path(options.out)):
+        model = open_model(options.model, options)
+        check_given(model)
+    documents = None if options.facts else read_documents(options.text)
+    with run_folder(COMMAND, options) as out:
+        facts = options.facts or corpus(options, out, model, documents or [])
+        del documents  # they may be large
+        return pretrain(options, source, settings, out, model, facts)
+
+
+def pretrain(
+    options: argparse.Namespace,
+    source: Named,
+    settings: Settings,
+    out: Path,
+    model: Model | None,
+    facts: dict[str, Any],
+) -> int:
+    """Train on the tokens in `out`, from its checkpoint if there is one; report."""
+    fresh = not options.facts
+    again, task = started(out), MULTI_TOKEN if options.multi_token else None
     if again:
         folder = find(out)
         check_intact(str(folder), folder, hint=True)
         print(f"resuming   from {folder}")
         model = hub.load(incremental.full_folder(folder), task=task, device=options.device)
-    elif source.folder is not None:  # also if a run was killed before its first checkpoint
-        model = open_model(options.model, options, task=task)
-        check_given(model, options)
-    facts, fresh = options.facts, not options.facts
-    if fresh:
-        facts = corpus(options, out, model)
-        if not options.preset:  # which has something to add
-            write_run(out, COMMAND, options, facts)
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     if options.preset and fresh:
         size = facts["vocab_size"]
@@ -100,13 +118,31 @@ def pretrain(options: argparse.Namespace, source: Named, settings: Settings, out
         model = hub.create(config.MODEL_TYPE, config, task=task, **places)
         model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    state = train(model, *tokens, settings, out=out, resume=again, writers=options.log)
+    with extended(options, out, facts):
+        how: dict[str, Any] = {"extend": options.extend if again else None, "writers": options.log}
+        state = train(model, *tokens, settings, out=out, resume=again, **how)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
         where = f" after step {state.step} of {settings.steps}"
         return stopped(COMMAND, options, state.signal, where)
     report(options, out, facts)
     return 0
+
+
+@contextmanager
+def extended(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> Iterator[None]:
+    """Within the block run.json has the number of steps to which a run is extended."""
+    if not any(line.startswith("--steps") for line in options.changes):
+        yield
+        return
+    before = (out / RUN).read_bytes()
+    write_run(out, COMMAND, options, facts)
+    try:
+        yield
+    except ValueError:  # refused
+        with replaced(out / RUN) as temporary:
+            temporary.write_bytes(before)
+        raise
 
 
 def checked(options: argparse.Namespace) -> Named:
@@ -126,6 +162,10 @@ def checked(options: argparse.Namespace) -> Named:
     if source.family is not None and source.family.Config.MODEL_TYPE not in decoders():
         raise mismatch("--model", f"a decoder: {', '.join(decoders())}", options.model)
     continued = source.folder is not None
+    if options.extend is not None and options.facts is None:
+        raise mismatch("--extend", "none without --resume", options.extend)
+    if options.facts is None:  # kept if the run is extended
+        options.warmup = max(0, min(options.warmup, options.steps - 1))
     context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
     weight = options.multi_token_weight
@@ -141,16 +181,16 @@ def checked(options: argparse.Namespace) -> Named:
     return source
 
 
-def check_given(model: Model, options: argparse.Namespace) -> None:
+def check_given(model: Model) -> None:
     """ValueError unless the model predicts the next token and has a tokenizer that fits."""
     check_decoder("--model", model)
-    size = model.text_tokenizer().vocab_size
-    if size > model.config.vocab_size:
-        expected = f"a tokenizer of at most {model.config.vocab_size} entries, the model's"
-        raise mismatch("--model", expected, size)
+    check_tokenizer_fits("--model", model)
+    check_end("--model", model.text_tokenizer())
 
 
-def corpus(options: argparse.Namespace, out: Path, model: Model | None) -> dict[str, Any]:
+def corpus(
+    options: argparse.Namespace, out: Path, model: Model | None, documents: list[str]
+) -> dict[str, Any]:
     """Prepare the tokens of a new run; returns its facts."""
 
     def tokenizer_of(documents: list[str]) -> Tokenizer:
@@ -158,7 +198,10 @@ def corpus(options: argparse.Namespace, out: Path, model: Model | None) -> dict[
             return Tokenizer.train(documents, options.vocabulary)
         return model.text_tokenizer()
 
-    return prepare(options.text, options.validation, options.seed, out, tokenizer_of)
+    facts = prepare(documents, options.validation, options.seed, out, tokenizer_of)
+    if not options.preset:  # which has something to add
+        write_run(out, COMMAND, options, facts)
+    return facts
 
 
 def plan(options: argparse.Namespace, source: Named) -> Settings:
@@ -246,7 +289,11 @@ def add(parser: Parser) -> None:
     device_options(parser)
     parser.section("training")
     preset_options(parser)
-    option("--steps", 2500, "Training steps.", whole(1))
+    text = "Training steps; with --resume more of them extend the run."
+    option("--steps", 2500, text, whole(1), free=FREE)
+    text = "How the learning rate continues in an extended run, unless its schedule needs no end: "
+    text += "stretch, as if the run had always been longer; restart, with another warm-up."
+    option("--extend", None, text, one_of(*EXTEND), shown="none", free=FREE)
     option("--batch", 8, "Sequences per step.", whole(1))
     least = f"{CONTEXTS[0]}; of a given model {CONTEXTS[1]}, at most its own"
     option("--context", None, "Tokens per sequence.", whole(1), shown=least)

@@ -10,28 +10,27 @@ import numpy as np
 
 from .. import hub
 from ..arguments import mismatch
-from ..hub.runs import model_folder
 from ..models.causal_model import CausalModel
 from ..tokenizers.chat.formats import Template
 from ..tuning import model_reward, parse_rule, prompt_ids, record_reward, rollouts
 from ..tuning.align.rules import RULES
-from .folders import run_folder, stopped
+from .folders import check_ready, run_folder, stopped
+from .models import check_same_tokens, folder_of
 from .parser import Parser, number, whole
-from .reward import SCORED
-from .tuning import (
-    Record,
-    adapter,
+from .reports import (
+    ROUNDS,
     answers,
+    before_and_after,
     count_parts,
     curves,
-    last_user,
-    open_chat,
-    read_data,
     show_result,
     show_samples,
     tuned_model,
-    validation_table,
 )
+from .reward import SCORED
+from .tuning import Record, adapter, last_user, open_chat, read_data, some_of
+
+Prompts = tuple[list[list[int]], list[Record]]  # prompts, and the records they are from
 
 
 def reward_options(parser: Parser) -> None:
@@ -56,7 +55,12 @@ def check_reward(options: argparse.Namespace) -> Any:
     """The rule of --reward, or None; ValueError if nothing gives a reward."""
     if options.reward is None and options.reward_model is None:
         raise mismatch("--reward", "a rule, or --reward-model", "neither")
-    return None if options.reward is None else parse_rule(options.reward)
+    if options.reward is None:
+        return None
+    try:
+        return parse_rule(options.reward)
+    except ValueError as error:
+        raise ValueError(f"--reward: {str(error).removeprefix('rule: ')}") from None
 
 
 class Both:
@@ -89,11 +93,12 @@ def reward_of(
     """The reward of answers to these records' prompts."""
     judge = None
     if options.reward_model is not None:
-        folder = model_folder(options.reward_model, "--reward-model")
+        folder = folder_of(options.reward_model, "--reward-model")
         read = hub.load(folder, **SCORED, dtype=options.dtype, device=options.device)
         if read.fresh:
             given = "one without a head for scores"
             raise mismatch("--reward-model", "a model made by tinyplm reward", given)
+        check_same_tokens("--reward-model", read, model, "--model")
         judge = model_reward(read, workers=options.workers)
     if rule is None:
         return judge
@@ -102,17 +107,26 @@ def reward_of(
 
 
 def prompts_of(
-    model: CausalModel, template: Template | None, records: Sequence[Record], tokens: int
-) -> tuple[list[list[int]], list[Record]]:
-    """(prompts, their records): those that fit the context together with an answer."""
-    tokenizer, room = model.text_tokenizer(), model.config.context - tokens
-    made = [
-        (prompt_ids(tokenizer, template, r["prompt"], tools=r.get("tools")), r) for r in records
-    ]
+    model: CausalModel,
+    template: Template | None,
+    records: Sequence[Record],
+    tokens: int,
+    context: int,
+) -> Prompts:
+    """Those that fit the context together with an answer."""
+    tokenizer, room = model.text_tokenizer(), context - tokens
+    made = []
+    for n, record in enumerate(records):
+        try:
+            ids = prompt_ids(tokenizer, template, record["prompt"], tools=record.get("tools"))
+        except ValueError as error:
+            raise ValueError(f"record {n}: {error}") from None
+        made.append((ids, record))
     kept = [(ids, record) for ids, record in made if len(ids) <= room]
     if not kept:
         longest = max(len(ids) for ids, _ in made)
-        raise mismatch("--tokens", f"room for the prompts, of up to {longest} tokens", tokens)
+        expected = f"at most {max(0, context - longest)}, the context less prompts of {longest}"
+        raise mismatch("--tokens", expected, tokens)
     return [ids for ids, _ in kept], [record for _, record in kept]
 
 
@@ -144,25 +158,32 @@ def learn(
     """A run of reinforcement learning: data, rewards before, train, rewards after, the curves."""
     rule = check_reward(options)
     data = read_data(options, ("prompt",))
+    check_ready(options)
     model, template = open_chat(options)
-    prompts, records = prompts_of(model, template, data.training, options.tokens)
-    tests, held_out = prompts_of(model, template, data.held_out[: options.tests], options.tokens)
-    count_parts("prompts", prompts, tests)
+    context = model.config.context
+    made = data.each(lambda part: prompts_of(model, template, part, options.tokens, context))
+    (prompts, records), (tests, held_out) = made
+    left_out = len(data.training) + len(data.held_out) - len(prompts) - len(tests)
+    note = f"; {left_out} too long for the context with an answer" if left_out else ""
+    count_parts("prompts", prompts, tests, note)
+    tests, held_out = tests[: options.tests], held_out[: options.tests]
     reward = reward_of(rule, model, records, options)
     judge = reward_of(rule, model, held_out, options)
     before = mean_rewards(model, tests, judge, options)
-    first = answers(model, tests[: options.samples], options.tokens)
+    known = {id(record): ids for record, ids in zip(held_out, tests)}
+    shown, asked = some_of(held_out, lambda r: known[id(r)], options.samples, context)
+    first = answers(model, asked, options.tokens)
     with run_folder(command, options) as out:
         places: dict[str, Any] = {"out": out, "resume": options.resume}
         result = train(model, prompts, reward, settings, **places, **adapter(model, options))
         if result.signal is not None:
             return stopped(command, options, result.signal)
         trained: Any = tuned_model(out, options)
-        print(f"\n{validation_table({0: before, 1: mean_rewards(trained, tests, judge, options)})}")
-        asked = [last_user(record["prompt"]) for record in held_out[: options.samples]]
-        last = answers(trained, tests[: options.samples], options.tokens)
-        show_samples(asked, ("before", first), ("after", last))
-        print()
+        after = mean_rewards(trained, tests, judge, options)
+        print(f"\n{before_and_after(before, after, ROUNDS)}")
+        last = answers(trained, asked, options.tokens)
+        texts = [last_user(record["prompt"]) for record in shown]
+        show_samples(texts, ("before", first), ("after", last))
         curves(out, ("reward", ("reward",)), *panels, ("tokens in an answer", ("length",)))
         show_result(out, talk=template is not None)
     return 0

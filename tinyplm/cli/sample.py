@@ -29,7 +29,7 @@ from .folders import config_option, device_options, usable
 from .models import open_model
 from .parser import WORKERS, Parser, number, one_of, whole
 from .rounds import check_reward, prompts_of, reward_of, reward_options
-from .tuning import file_options
+from .tuning import file_options, naming_records
 
 
 def add(parser: Parser) -> None:
@@ -61,8 +61,12 @@ def run(options: argparse.Namespace) -> int:
     check_decoder("--model", opened)
     model = cast(CausalModel, opened)
     template = folder_template(model.files, model.text_tokenizer().named)
-    prompts, kept = prompts_of(model, template, records, options.tokens)
-    reward = reward_of(rule, model, kept, options)
+    with naming_records(options.data, range(len(records))):
+        asked = prompts_of(model, template, records, options.tokens, model.config.context)
+    prompts, kept = asked
+    places = {id(record): n for n, record in enumerate(records)}
+    with naming_records(options.data, [places[id(record)] for record in kept]):
+        reward = reward_of(rule, model, kept, options)
     print(f"model      {model}")
     print(f"data       {len(prompts)} prompts, {len(records) - len(prompts)} too long")
     threshold = options.threshold

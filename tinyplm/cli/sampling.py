@@ -70,7 +70,7 @@ def open_writer(
     name: str, options: argparse.Namespace, *, option: str = "model", task: str | None = None
 ) -> LanguageModel:
     """The model of a folder or run, laid out for decoding; ValueError if it cannot write text."""
-    model = open_model(name, options, task=task)
+    model = open_model(name, options, option=f"--{option}", task=task)
     check_generates(option, model)
     return cast(LanguageModel, model).for_decoding()
 

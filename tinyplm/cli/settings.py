@@ -20,13 +20,14 @@ def resolve(parser: Parser, command: str, given: dict[str, Any]) -> argparse.Nam
     the defaults.
 
     With --resume they are those of the run in --out, and only the `free` ones may be given.  The
-    namespace has three more names: `given`, the options that are not defaults; `facts`, what the
+    namespace has three more names: `given`, the options that were given; `facts`, what the
     run that is resumed noted of its data (None: a new run); `changes`, the options that differ from
     those in its run.json, as on a command line.
     """
     given = dict(given)
     file = given.pop("config", None)
-    own = {**(read_settings(file, parser, command) if file else {}), **given}
+    read = read_settings(file, parser, command) if file else {}
+    own = {**read, **given}
     if own.pop("resume", False):
         options, facts, changed = resumed(parser, command, own)
         about = {"resume": True, "facts": facts, "changes": as_arguments(changed)}
@@ -35,7 +36,14 @@ def resolve(parser: Parser, command: str, given: dict[str, Any]) -> argparse.Nam
     for name in sorted(parser.needed):
         if options[name] is None:
             raise mismatch(f"--{name.replace('_', '-')}", "a value", "none")
-    return argparse.Namespace(**{**options, **about, "given": set(own)})
+    return argparse.Namespace(
+        **{**options, **about, "given": {*given, *not_defaults(parser, read)}}
+    )
+
+
+def not_defaults(parser: Parser, read: dict[str, Any]) -> set[str]:
+    """The options of a file that are not defaults: a run.json also has those that are."""
+    return {name for name, value in read.items() if value != parser.defaults[name]}
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:

@@ -13,39 +13,50 @@ tinyplm chat and in transformers.
 from __future__ import annotations
 
 import argparse
+import json
 
-from ..arguments import mismatch
-from ..tuning import SFTSettings, conversations, plain, prompt_ids, sft
+from ..arguments import check_whole, mismatch
+from ..models.causal_model import CausalModel
+from ..tokenizers.chat.formats import Template
+from ..tuning import SFTSettings, TokenSequence, conversations, plain, prompt_ids, sft
 from ..tuning.data.conversations import Encoded, shortened
-from .folders import run_folder, stopped
+from ..tuning.data.packing import packing
+from .folders import check_ready, run_folder, stopped
 from .parser import Parser, whole
-from .tuning import (
-    adapter,
-    answer_options,
+from .reports import (
+    NATS,
     answers,
-    as_talks,
     count_parts,
     curves,
+    show_result,
+    show_samples,
+    tuned_model,
+    validation_table,
+)
+from .tuning import (
+    Data,
+    Record,
+    adapter,
+    answer_options,
+    as_talks,
     data_options,
+    in_passes,
     last_user,
     open_chat,
     read_data,
     settings_of,
-    show_result,
-    show_samples,
+    some_of,
     training_options,
-    tuned_model,
-    validation_table,
 )
 
-COMMAND = "sft"
+COMMAND, PASSES = "sft", 3
 
 
 def add(parser: Parser) -> None:
     data_options(parser, "instructions or conversations")
-    training_options(parser, SFTSettings, "out-sft", steps=300, learning_rate=1e-4)
+    training_options(parser, SFTSettings, "out-sft", passes=PASSES)
     parser.section("samples")
-    text = "Pack several conversations into rows of N tokens."
+    text = "Pack several conversations into rows of N tokens; --batch counts rows then."
     parser.option("--packed", None, text, whole(1), shown="one row each")
     answer_options(parser)
 
@@ -55,60 +66,69 @@ def run(options: argparse.Namespace) -> int:
     data = read_data(options, ("instruction", "conversation"))
     if options.template == "none" and data.kind != "instruction":
         raise mismatch("--template", "a chat format, since --data holds conversations", "none")
+    check_ready(options)
     model, template = open_chat(options)
-    tokenizer, context = model.text_tokenizer(), model.config.context
-    talks = as_talks(data)
+    check_whole("--packed", options.packed, 1, model.config.context, or_none=True)
+    training, held_out = encoded(model, template, data, options)
+    lengths = [len(sequence) for sequence in training]
+    rows = len(lengths) if options.packed is None else len(packing(lengths, options.packed))
+    settings = in_passes(settings, options, rows, PASSES)
 
-    def encoded(part: int) -> Encoded:
-        own = talks.parts[part]
-        if template is not None:
-            return conversations(tokenizer, template, own, max_length=context)
-        rows = [
-            (last_user(talk["messages"]), r["output"]) for talk, r in zip(own, data.parts[part])
-        ]
-        return shortened([plain(tokenizer, f"{text}\n", answer) for text, answer in rows], context)
+    def ids_of(record: Record) -> list[int]:
+        asked, tools = record["messages"][: first_answer(record)], record.get("tools")
+        if template is None:
+            return prompt_ids(model.text_tokenizer(), None, f"{last_user(asked)}\n")
+        return prompt_ids(model.text_tokenizer(), template, asked, tools=tools)
 
-    training, held_out = encoded(0), encoded(1)
-    cut, dropped = (getattr(training, n) + getattr(held_out, n) for n in ("cut", "dropped"))
-    note = f"; {cut} truncated to the context, {dropped} dropped"
-    count_parts("conversations", training.sequences, held_out.sequences, note)
-    shown = talks.held_out[: options.samples]
-    asked = [talk["messages"][: first_answer(talk)] for talk in shown]
-    if template is None:
-        prompts = [prompt_ids(tokenizer, None, f"{last_user(m)}\n") for m in asked]
-    else:
-        rows = zip(asked, shown)
-        prompts = [prompt_ids(tokenizer, template, m, tools=t.get("tools")) for m, t in rows]
-    prompts = [ids for ids in prompts if len(ids) < context]
+    talks = as_talks(data).held_out
+    shown, prompts = some_of(talks, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
-        result = sft(
-            model,
-            training.sequences,
-            settings,
-            validation=held_out.sequences,
-            out=out,
-            resume=options.resume,
-            **adapter(model, options),
-        )
+        places = {"validation": held_out, "out": out, "resume": options.resume}
+        result = sft(model, training, settings, **places, **adapter(model, options))
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
         after = answers(tuned_model(out, options), prompts, options.tokens)
-        print(f"\n{validation_table(result.validation)} (nats per token of the answers)")
-        right = [said(talk["messages"][first_answer(talk)]) for talk in shown]
-        texts = [last_user(messages) for messages in asked][: len(prompts)]
-        show_samples(texts, ("wanted", right), ("before", before), ("after", after))
-        print()
+        print(f"\n{validation_table(result.validation, NATS)}")
+        asked = [last_user(record["messages"][: first_answer(record)]) for record in shown]
+        right = [said(record["messages"][first_answer(record)]) for record in shown]
+        show_samples(asked, ("wanted", right), ("before", before), ("after", after))
         curves(out, ("loss on answers (nats per token)", ("loss", "validation_loss")))
         show_result(out, talk=template is not None)
     return 0
 
 
-def first_answer(talk: dict) -> int:
+def encoded(
+    model: CausalModel, template: Template | None, data: Data, options: argparse.Namespace
+) -> tuple[list[TokenSequence], list[TokenSequence]]:
+    """The sequences of training and of validation, none longer than the context."""
+    tokenizer, context = model.text_tokenizer(), model.config.context
+
+    def talks(part: list[Record]) -> Encoded:
+        if template is not None:
+            return conversations(tokenizer, template, part, max_length=context)
+        rows = [(last_user(r["messages"]), r["messages"][-1]["content"]) for r in part]
+        return shortened([plain(tokenizer, f"{text}\n", answer) for text, answer in rows], context)
+
+    made = as_talks(data).each(talks)
+    for what, part in zip(("for training", "held out"), made):
+        if not part.sequences:
+            given = f"none: {part.dropped} prompts fill it"
+            raise mismatch("--data", f"answers {what} within the context of {context}", given)
+    cut, dropped = (sum(getattr(part, n) for part in made) for n in ("cut", "dropped"))
+    note = f"; {cut} truncated to the context" if cut else ""
+    note += f"; {dropped} dropped, whose answers begin after it" if dropped else ""
+    training, held_out = (part.sequences for part in made)
+    count_parts("conversations", training, held_out, note)
+    return training, held_out
+
+
+def first_answer(talk: Record) -> int:
     """The place of the first message of the assistant."""
     return [message["role"] for message in talk["messages"]].index("assistant")
 
 
-def said(message: dict) -> str:
-    """What the assistant says in a message, or else what it calls."""
-    return message.get("content") or str([call["function"] for call in message["tool_calls"]])
+def said(message: Record) -> str:
+    """What a message says; of one without words, what it calls."""
+    calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
+    return message["content"] or json.dumps(calls, ensure_ascii=False)

@@ -1,26 +1,24 @@
-"""What the commands of tuning share: options, data, the chat format, adapters, reports."""
+"""What the commands of tuning share: options, settings, data, the chat format, adapters."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar, cast
 
 from .. import hub
 from ..arguments import mismatch
-from ..generation import generate
-from ..hub.runs import model_folder
+from ..files import printable
 from ..models.causal_model import CausalModel
 from ..models.model import Model, check_decoder
 from ..optim.schedule import SCHEDULES
 from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
-from ..training.log import read
 from ..tuning import instruction_messages, kind_of, lora_of, read_records, set_chat_format, split
 from .folders import FREE, device_options, run_options
-from .models import model_option, open_model
-from .output import save_plot, show_files, tinyplm_command
+from .models import check_tokenizer_fits, model_option, open_model
 from .parser import POSITIVE, SHARE, Parser, number, one_of, whole
 
 S = TypeVar("S")
@@ -28,27 +26,59 @@ Record = dict[str, Any]
 # {option: the field of the settings}
 FIELDS = {"batch": "batch_size", "micro_batch": "micro_batch_size", "lr": "learning_rate"}
 FIELDS |= {"decay": "weight_decay", "tokens": "max_new_tokens"}
-WIDTH = 100  # of a sample that is shown
+NUMBER = "number of the record"  # while the records are split
+LEAST_STEPS = 100  # of a default in passes
 
 
 class Data(NamedTuple):
-    """The records of a file, checked, and those held out."""
+    """Records, checked: those for training, and those held out.
+
+    places: for each part its file, and the numbers of the records there.
+    """
 
     kind: str
     training: list[Record]
     held_out: list[Record]
+    places: tuple[tuple[str, Sequence[int]], ...]
 
     @property
     def parts(self) -> tuple[list[Record], list[Record]]:
         return self.training, self.held_out
 
+    def each(self, make: Callable[[list[Record]], S]) -> tuple[S, S]:
+        """make(records) of both parts; its error "record 3: ..." names the file's record."""
+        made = []
+        for part, (file, numbers) in zip(self.parts, self.places):
+            with naming_records(file, numbers):
+                made.append(make(part))
+        return made[0], made[1]
+
+
+@contextmanager
+def naming_records(file: str, numbers: Sequence[int]) -> Iterator[None]:
+    """An error "record 3: ..." names the file's record; numbers: those in the file, from 0."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.match(r"record (\d+)", str(error))
+        if found is None:
+            raise
+        number = numbers[int(found[1])] + 1
+        rest = str(error)[found.end() :]
+        raise ValueError(f"{printable(file)}, record {number}{rest}") from error.__cause__
+
 
 # ----------------------------------------------------------------------------------------- options
 
 
-def data_options(parser: Parser, kinds: str, *, template: bool = True) -> None:
-    """--model, --data, --validation, --validation-data, --template.  kinds: what --data holds."""
-    file_options(parser, kinds)
+def data_options(
+    parser: Parser, kinds: str, *, template: bool = True, needed: bool = True, model: str = ""
+) -> None:
+    """--model, --data, --validation, --validation-data, --template.
+
+    kinds: what --data holds; model: the help of --model, if it is not the usual one.
+    """
+    file_options(parser, kinds, needed=needed, model=model)
     text = "Share of --data held out for validation."
     parser.option("--validation", 0.1, text, SHARE)
     text = "File of records for validation, instead of a share of --data."
@@ -61,21 +91,32 @@ def data_options(parser: Parser, kinds: str, *, template: bool = True) -> None:
     device_options(parser)
 
 
-def file_options(parser: Parser, kinds: str) -> None:
+def file_options(parser: Parser, kinds: str, *, needed: bool = True, model: str = "") -> None:
     """--model and --data."""
     parser.section("model and data")
-    model_option(parser)
-    text = f"File of {kinds}: JSON lines, CSV or TSV, each record with the fields that "
-    text += "tinyplm.tuning.data.records names."
-    parser.option("--data", None, text, needed=True, metavar="FILE")
+    model_option(parser, help=model)
+    text = f"File of {kinds}, with the fields that are shown above: JSON lines (.jsonl), a JSON "
+    text += "list (.json), or a table with a header row (.csv, .tsv)."
+    parser.option("--data", None, text, needed=needed, metavar="FILE", shown="none")
 
 
-def training_options(parser: Parser, settings: Any, out: str, **own: Any) -> None:
-    """The options of a recipe's settings, with its defaults or `own` ones, and those of runs."""
+def training_options(
+    parser: Parser, settings: Any, out: str, *, passes: int | None = None, **own: Any
+) -> None:
+    """The options of a recipe's settings, with its defaults or `own` ones, and those of runs.
+
+    passes: over the data, the default of --steps (see in_passes); None: the recipe draws answers.
+    """
     parser.section("training")
     option, default = parser.option, {**_defaults(settings), **own}
-    option("--steps", default["steps"], "Updates, or rounds of answers and updates.", whole(1))
-    option("--batch", default["batch_size"], "Samples per step.", whole(1))
+    if passes is None:
+        text = "Rounds, each of answers to a batch of prompts, and of updates."
+        option("--steps", default["steps"], text, whole(1))
+        option("--batch", default["batch_size"], "Prompts per round.", whole(1))
+    else:
+        data = f"{passes} pass{'es' * (passes > 1)} over the data, at least {LEAST_STEPS}"
+        option("--steps", None, "Updates.", whole(1), shown=data)
+        option("--batch", default["batch_size"], "Samples per update.", whole(1))
     text = "Samples in memory at a time."
     option("--micro-batch", None, text, whole(1), shown="the whole step")
     option("--lr", default["learning_rate"], "Peak learning rate.", POSITIVE)
@@ -113,9 +154,29 @@ def settings_of(cls: type[S], options: argparse.Namespace, **more: Any) -> S:
     """The settings of a recipe from the options that have the names of its fields."""
     names = _defaults(cls)
     values = {FIELDS.get(name, name): value for name, value in vars(options).items()}
-    if values.get("evaluate_every", 0) is None:
-        values["evaluate_every"] = max(1, options.steps // 5)
-    return cls(**{**{n: v for n, v in values.items() if n in names}, **more})
+    if values.get("steps", 0) is None:
+        del values["steps"]  # see in_passes
+    try:
+        return cls(**{**{n: v for n, v in values.items() if n in names}, **more})
+    except ValueError as error:
+        field, colon, rest = str(error).partition(":")
+        if field not in names:
+            raise
+        option = next((o for o, name in FIELDS.items() if name == field), field)
+        raise ValueError(f"--{option.replace('_', '-')}{colon}{rest}") from None
+
+
+def in_passes(settings: S, options: argparse.Namespace, count: int, passes: int) -> S:
+    """The settings with --steps and --evaluate-every, where not given, for `count` samples."""
+    changes: dict[str, Any] = {}
+    least = -(-passes * count // options.batch)
+    steps = max(LEAST_STEPS, least) if options.steps is None else options.steps
+    changes["steps"] = steps
+    if options.evaluate_every is None:
+        changes["evaluate_every"] = max(1, steps // 5)
+    over = f"{steps * options.batch / count:.1f} passes over the data"
+    print(f"training   {steps} steps of {options.batch} samples, {over}")
+    return dataclasses.replace(cast(Any, settings), **changes)
 
 
 # -------------------------------------------------------------------------------------------- data
@@ -123,21 +184,53 @@ def settings_of(cls: type[S], options: argparse.Namespace, **more: Any) -> S:
 
 def read_data(options: argparse.Namespace, kinds: Sequence[str]) -> Data:
     """All records of the run, checked before anything else is done."""
+    if options.validation_data is not None and "validation" in options.given:
+        raise mismatch("--validation", "no share, since there is --validation-data", "one")
     records = read_records(options.data, kinds)
     kind = str(kind_of(records[0]))
-    if options.validation_data is None:
-        return Data(kind, *split(records, options.validation, options.seed))
-    if "validation" in options.given:
-        raise mismatch("--validation", "no share, since there is --validation-data", "one")
-    return Data(kind, records, read_records(options.validation_data, kind))
+    if options.validation_data is not None:
+        held_out = read_records(options.validation_data, kind)
+        files = ((options.data, records), (options.validation_data, held_out))
+        places = tuple((file, range(len(rows))) for file, rows in files)
+        return Data(kind, records, held_out, places)
+    numbered = [{**record, NUMBER: n} for n, record in enumerate(records)]
+    try:
+        parts = split(numbered, options.validation, options.seed)
+    except ValueError as error:
+        several = "two or more different prompts, to hold one out (or --validation-data)"
+        given = str(error).rpartition("got ")[2]
+        raise mismatch(printable(options.data), several, given) from None
+    numbers = [[record.pop(NUMBER) for record in part] for part in parts]
+    return Data(kind, *parts, tuple((options.data, n) for n in numbers))
 
 
 def as_talks(data: Data) -> Data:
     """Instructions as conversations."""
     if data.kind == "conversation":
         return data
-    parts = ([{"messages": instruction_messages(r)} for r in part] for part in data.parts)
-    return Data("conversation", *parts)
+    training, held_out = (
+        [{"messages": instruction_messages(r)} for r in part] for part in data.parts
+    )
+    return data._replace(kind="conversation", training=training, held_out=held_out)
+
+
+def some_of(
+    records: Sequence[Record], ids_of: Callable[[Record], Sequence[int]], count: int, longest: int
+) -> tuple[list[Record], list[list[int]]]:
+    """(records, prompts): the first of different prompts, of at most `longest` tokens."""
+    found: dict[tuple[int, ...], Record] = {}
+    for record in records:
+        ids = tuple(ids_of(record))
+        if len(found) < count and len(ids) <= longest:
+            found.setdefault(ids, record)
+    return list(found.values()), [list(ids) for ids in found]
+
+
+def last_user(messages: Any) -> str:
+    """The text of a prompt that is shown: the last message of the user."""
+    if isinstance(messages, str):
+        return messages
+    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
 
 
 def open_chat(options: argparse.Namespace) -> tuple[CausalModel, Template | None]:
@@ -147,6 +240,7 @@ def open_chat(options: argparse.Namespace) -> tuple[CausalModel, Template | None
     """
     model = open_model(options.model, options)
     check_decoder("--model", model)
+    check_tokenizer_fits("--model", model)
     named = model.text_tokenizer().named
     if options.template == "none":
         return cast(CausalModel, model), None
@@ -176,79 +270,3 @@ def count_parts(
     what: str, training: Sequence[Any], held_out: Sequence[Any], note: str = ""
 ) -> None:
     print(f"data       {len(training)} {what} for training, {len(held_out)} held out{note}")
-
-
-# ----------------------------------------------------------------------------------------- reports
-
-
-def validation_table(validation: Mapping[int, Any]) -> str:
-    """The values of the held-out samples before and after training, one row each."""
-    first, last = (validation[step] for step in (min(validation), max(validation)))
-    before, after = (v if isinstance(v, Mapping) else {"loss": v} for v in (first, last))
-    rows = [f"{'held out':14}{'before':>10}{'after':>10}"]
-    rows += [
-        f"{name:14}{before[name]:10.4f}{after[name]:10.4f}" for name in after if name in before
-    ]
-    return "\n".join(rows)
-
-
-def answers(model: Any, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
-    """The most probable answers, as far as the context allows."""
-    if not prompts:
-        return []
-    room = model.config.context - max(map(len, prompts))
-    limit = max(1, min(tokens, room))
-    texts = generate(model, list(prompts), max_new_tokens=limit, temperature=0)
-    return [text.text or "" for text in texts]
-
-
-def show_samples(asked: Sequence[str], *columns: tuple[str, Sequence[str]]) -> None:
-    """Prompts with their answers, one block each."""
-    for n, text in enumerate(asked):
-        print(f"\nprompt   {_short(text)}")
-        for name, column in columns:
-            print(f"{name:9}{_short(column[n]) or '(nothing)'}")
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
-
-
-def last_user(messages: Any) -> str:
-    """The text of a prompt that is shown: the last message of the user."""
-    if isinstance(messages, str):
-        return messages
-    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
-
-
-def curves(out: Path, *panels: tuple[str, Sequence[str]]) -> None:
-    """out/loss.png: one panel for each (label, fields of the log)."""
-    records = list(read(out / "log.jsonl"))
-
-    def panel(label: str, fields: Sequence[str]) -> Callable[[Any], None]:
-        def draw(axes: Any) -> None:
-            for field in fields:
-                points = [(r["step"], r[field]) for r in records if field in r]
-                style = {"marker": "o"} if field.startswith("validation") else {"lw": 0.8}
-                if points:
-                    axes.plot(*zip(*points), label=field.replace("_", " "), **style)
-            axes.set(xlabel="step", ylabel=label)
-            if axes.get_legend_handles_labels()[1]:
-                axes.legend()
-
-        return draw
-
-    save_plot(out / "loss.png", *(panel(*one) for one in panels), size=(5 * len(panels), 4))
-
-
-def tuned_model(out: Path, options: argparse.Namespace, **settings: Any) -> Model:
-    """The model that a run ended with."""
-    return hub.load(model_folder(out), dtype=options.dtype, device=options.device, **settings)
-
-
-def show_result(out: Path, *, talk: bool = True) -> None:
-    """Print where the model of a run is, and how to talk to it."""
-    show_files(model_folder(out), out)
-    if talk:
-        print(f"talk       {tinyplm_command('chat', '--model', out)}")

@@ -8,7 +8,7 @@ text_pairs.py pairs of texts, source and target, from files
 """
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
-from .corpus import deduplicate, default_corpus, read_texts, split_documents
+from .corpus import deduplicate, default_corpus, read_documents, read_texts, split_documents
 from .packing import open_tokens, pack, write_tokens
 from .sentences import sentence_documents, split_sentences
 from .text_pairs import encode_pairs, read_json_pairs, read_tsv_pairs
@@ -24,6 +24,7 @@ __all__ = [
     "open_tokens",
     "pack",
     "read_json_pairs",
+    "read_documents",
     "read_texts",
     "read_tsv_pairs",
     "sentence_documents",

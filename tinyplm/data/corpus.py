@@ -195,6 +195,15 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
     Errors: a one-line ValueError naming the file if it is missing, a folder, unreadable, empty, or
     binary (with the first byte that is NUL or not UTF-8).
     """
+    documents = read_documents(paths)
+    total = sum(map(len, documents))
+    limit = min(LARGEST_PIECE, max(SMALLEST_PIECE, total // SMALLEST_COUNT))
+    pieces = [piece.strip("\n") for document in documents for piece in cut(document, limit)]
+    return [piece for piece in pieces if piece.strip()]
+
+
+def read_documents(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
+    """The same, without cutting long documents, and with the blank lines around them."""
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     check_several("paths", paths, "paths of files")
     paths = list(paths)
@@ -209,10 +218,7 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
         if not found:
             raise ValueError(f"{printable(path)}: expected UTF-8 text, got only white space")
         documents += found
-    total = sum(map(len, documents))
-    limit = min(LARGEST_PIECE, max(SMALLEST_PIECE, total // SMALLEST_COUNT))
-    pieces = [piece.strip("\n") for document in documents for piece in cut(document, limit)]
-    return [piece for piece in pieces if piece.strip()]
+    return documents
 
 
 def _read_text(path: str | os.PathLike) -> str:

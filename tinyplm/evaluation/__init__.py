@@ -10,7 +10,15 @@ bleu.py         BLEU of a corpus or a sentence
 """
 
 from .bleu import Bleu, corpus_bleu, sentence_bleu, tokens_13a
-from .likelihood import Row, baseline_rows, bits_per_byte, format_rows, perplexity, row
+from .likelihood import (
+    Row,
+    baseline_rows,
+    bits_per_byte,
+    format_rows,
+    perplexity,
+    row,
+    text_measures,
+)
 from .masked import Guesses
 from .metrics import (
     Scores,
@@ -68,5 +76,6 @@ __all__ = [
     "share_equal",
     "single_spaces",
     "spearman_correlation",
+    "text_measures",
     "tokens_13a",
 ]

@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import check_number, check_several, check_text, check_whole, wrong
+from ..arguments import (
+    as_texts,
+    check_number,
+    check_several,
+    check_text,
+    check_whole,
+    wrong,
+)
 from .ngram import InterpolatedKneserNey, Uniform, Unigram
 
 MOST = 2**62  # tokens or bytes
@@ -66,6 +73,29 @@ def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
     bits = bits_per_byte(total_nll_nats, bytes)
     mean = total_nll_nats / tokens
     return Row(name, mean, perplexity(mean), bits)
+
+
+def text_measures(total_nll_nats: float, tokens: int, texts: Sequence[str]) -> dict[str, float]:
+    """Measures of a model that needs total_nll_nats for `tokens` predictions of these texts.
+
+    {"nll per token", "perplexity", "perplexity per word", "bits per byte", "bits per character"},
+    with nll in nats, words as white space separates them, bytes of UTF-8.  All but the first two
+    do not depend on the tokenizer.   Errors: ValueError for texts without a word.
+    """
+    _check_real("total_nll_nats", total_nll_nats)
+    texts = as_texts("texts", texts)
+    check_whole("tokens", tokens, 1, MOST)
+    words = sum(len(text.split()) for text in texts)
+    if not words:
+        raise ValueError("texts: expected at least one word, got none")
+    size = sum(len(text.encode()) for text in texts)
+    return {
+        "nll per token": total_nll_nats / tokens,
+        "perplexity": perplexity(total_nll_nats / tokens),
+        "perplexity per word": perplexity(total_nll_nats / words),
+        "bits per byte": bits_per_byte(total_nll_nats, size),
+        "bits per character": bits_per_byte(total_nll_nats, sum(map(len, texts))),
+    }
 
 
 def baseline_rows(

@@ -21,7 +21,8 @@ INCREMENT, ADAPTER, TOKENIZERS = (
 def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     """The folder with the config.json and the tensors of a model.
 
-    `folder` itself; of a training run its final model, else its best checkpoint, else its latest.
+    `folder` itself; of a run its final model, or best/ of finetune; else its best checkpoint, else
+    its latest.
     ValueError saying what is there instead: nothing, a run without a checkpoint or of several
     models, an incremental checkpoint, an adapter, a tokenizer alone, GLM-130B's pickled parts.
     """
@@ -37,7 +38,7 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     if exists(path / BEST / "config.json"):  # of finetune, whose best epoch is a folder
         return path / BEST
     for pointer in (BEST, LATEST):
-        if (path / pointer).is_file():
+        if (path / pointer).is_file() and not exists(path / FINAL / ADAPTER):
             return _pointed(path, pointer)
     found = printable(path)
     if (path / INCREMENT).is_file():

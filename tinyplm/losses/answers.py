@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..arguments import wrong
+from collections.abc import Sequence
+from itertools import accumulate
+
+from ..arguments import is_whole, wrong
 from ..backend import array_module
 from ..core import Array, Backward, in_float32
 from ..shapes import check_array, expects
@@ -29,6 +32,48 @@ def pair_log_probs(x: Array, *, second: Array) -> tuple[Array, Backward]:
         return xp.broadcast_to(xp.where(second, second_d, first_d), x.shape)
 
     return y.T, backward
+
+
+@expects("x (N, A, T)")
+@in_float32
+def label_scores(x: Array, *, words: Sequence[int]) -> tuple[Array, Backward]:
+    """y_nc = log mean over the words a of label c of exp(s_na),   s_na = sum_t x_nat.
+
+    For log-probabilities x of the tokens of A words, such as those that fill a blank, s_na = log
+    p(word a | text n); with one word a label y are the scores of Du et al. 2022, eq. 3, and
+    cross_entropy(y) is the loss of sec. 2.3.
+    x (N, A, T), 0 where a word has no token; words: how many each of the C labels has, the first
+    label's words come first -> y (N, C).   Keeps p.
+    With p_na = exp(s_na) / sum of exp(s_na') over the words a' of the same label c:
+
+        dx_nat = dy_nc p_na.
+
+    ValueError unless words are whole numbers >= 1 with sum A.
+    """
+    xp = array_module(x)
+    check_words(words, x)
+    scores, shares = [], []
+    s = x.sum(axis=2)
+    for end, n in zip(accumulate(words), words):
+        own = s[:, end - n : end]
+        largest = own.max(axis=1, keepdims=True)
+        e = xp.exp(own - largest)
+        total = e.sum(axis=1, keepdims=True)
+        scores.append(largest + xp.log(total / n))
+        shares.append(e / total)
+
+    def backward(dy: Array) -> Array:
+        ds = [dy[:, c : c + 1] * p for c, p in enumerate(shares)]
+        return xp.broadcast_to(xp.concatenate(ds, axis=1)[..., None], x.shape)
+
+    return xp.concatenate(scores, axis=1), backward
+
+
+def check_words(words: Sequence[int], x: Array) -> None:
+    """ValueError unless it is how many of the words (N, A, T) belong to each label."""
+    right = isinstance(words, (list, tuple)) and all(is_whole(n) and n >= 1 for n in words)
+    if not right or sum(words) != x.shape[1]:
+        raise wrong("label_scores: words", f"whole numbers >= 1 with sum {x.shape[1]}", words)
 
 
 def check_second(second: Array, x: Array) -> None:

@@ -118,6 +118,7 @@ class CausalModel(LanguageModel):
         targets: Any,
         attention_mask: Any = None,
         position_ids: Any = None,
+        prefix_lengths: Any = None,
         temperature: float = 1.0,
         entropy: bool = False,
         chunk: int = 1024,
@@ -136,7 +137,9 @@ class CausalModel(LanguageModel):
         """
         options = OutputOptions(temperature=temperature, entropy=entropy, chunk=chunk)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        inputs = self._keyed(self.inputs(input_ids, None, attention_mask, position_ids), key)
+        given = (input_ids, None, attention_mask, position_ids)
+        prefix = {} if prefix_lengths is None else {"prefix_lengths": prefix_lengths}
+        inputs = self._keyed(self.inputs(*given, **prefix), key)
         targets = self._moved({"targets": checks.ids("targets", targets)})["targets"]
         head = self._log_probs_head(targets, options, grad=grad)
         outputs, back = self._whole(head, inputs, stacking)

@@ -12,10 +12,9 @@ random order (GLM: Du et al. 2022, sec. 2.1, 2.2).
 of part B sees part A and what precedes it in part B: causal attention with part A as the prefix
 (layers.mask.prefix_mask).
 
-    spans        short ones, lengths from a Poisson distribution, 15% of the tokens      [MASK]
-    sentences    whole ones, 15% of the tokens                                           [sMASK]
-    document     one span, 50% to 100% of the tokens                                     [gMASK]
-
+    spans [MASK]        short ones, lengths from a Poisson distribution, 15% of the tokens
+    sentences [sMASK]   whole ones, 15% of the tokens
+    document [gMASK]    one span, 50% to 100% of the tokens
 The paper counts positions from 1, the released code from 0, as here.  As in that code, short spans
 have at least one token and one between them, the document's span is at the end in half of the
 samples (gpt_infill_prob 0.5).  The paper mixes short spans with one of the other two; `shares` are
@@ -28,17 +27,17 @@ have bert-prob, sentences gap-sentence-prob, and the document's span the rest:
     ds_block_large_chinese               0.4       0.3         0.3            25%
     ds_block_10B_longer                  0.4       0.3         0.3            25%
 
-The last has, in 5% of the batches instead (single-span-prob), one short span.
-
-The paper (sec. 2.1) blanks at least 50% of a document, which is also the code's default, and ours.
+The last has one short span in 5% of the batches instead (single-span-prob).  At least 50% of a
+document is the paper's (sec. 2.1), the code's default, and ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -56,10 +55,12 @@ from ..arguments import (
     wrong,
 )
 from ..core import IGNORED
+from ..data import Windows
 from ..random import fold
+from ..random import key as run_key
 from .draws import Draws
 from .epochs import Samples
-from .inputs import Batch, Documents, check_special, sentence_rows
+from .inputs import Batch, Documents, check_samples, check_special, sentence_rows
 
 RATE, MEAN_SPAN = 0.15, 3.0  # Du et al. 2022, sec. 2.1
 SHARES = {"spans": 0.5, "sentences": 0.3, "document": 0.2}
@@ -290,10 +291,11 @@ class InfilledDocuments:
 
     documents: lists of sentences, each a list of ids (data.sentence_documents).  A sample is as
     many whole sentences of one document as have room; a sentence that is longer is cut.  Each epoch
-    has all sentences once, in random order, with other blanks.
+    has all sentences once, in random order, with other blanks.  Or a packed token array (N,), which
+    may be memory-mapped: samples are the data.Windows that have room, without sentences.
     length: of the samples, parts A and B together.  A text of n tokens has up to ceil(rate n)
     blanks, each with a mask and a start token, so that n + 2 ceil(rate n) must fit.
-    shares: the weights of the objectives; one that is missing has none.
+    shares: the weights of the objectives, those missing 0; default SHARES, as far as they apply.
 
     Inputs: input_ids (B, T), position_ids (B, 2, T), prefix_lengths (B,); targets: logits (B, T).
     Nothing sees the padding, which is at the end, but padding.
@@ -301,7 +303,7 @@ class InfilledDocuments:
 
     def __init__(
         self,
-        documents: Sequence,
+        documents: Sequence | np.ndarray,
         length: int,
         *,
         tokens: BlankTokens,
@@ -314,17 +316,29 @@ class InfilledDocuments:
         check_key("seed", seed)
         _check_rate(rate)
         check_number("mean_span", mean_span, least=0.1, most=500)
-        self.shares = _shares(SHARES if shares is None else shares)
+        packed = isinstance(documents, np.ndarray) and documents.dtype.kind in "iu"
+        own = {n: share for n, share in SHARES.items() if not (packed and n == "sentences")}
+        self.shares = _shares(own if shares is None else shares)
+        if packed and "sentences" in self.shares:
+            raise wrong(
+                "shares", "none of sentences for a token array, which has no bounds", shares
+            )
         self.tokens, self.rate, self.mean_span = tokens, rate, mean_span
         self.length, room = length, _room(length, len(tokens.first), rate)
-        self.documents = Documents(documents)
-        numbers = range(len(self.documents))
-        rows = [bounds for d in numbers for bounds in sentence_rows(self.documents, d, room)]
-        self._samples = Samples(lambda key: rows, seed, None)
+        self._rows: Callable[[int, int], list[tuple[list[int], int]]]
+        if isinstance(documents, np.ndarray) and packed:
+            as_array("documents", documents, "token ids (N,) or lists of sentences", "iu", (1,))
+            windows = Windows(documents, room, seed)
+            self.ids, self._rows = documents, partial(_window_rows, windows, run_key(seed))
+        else:
+            self.documents = Documents(cast(Sequence, documents))
+            numbers = range(len(self.documents))
+            rows = [bounds for d in numbers for bounds in sentence_rows(self.documents, d, room)]
+            self.ids, self._rows = self.documents.ids, Samples(lambda key: rows, seed, None).get
 
     def sample(self, bounds: Sequence[int], key: int) -> Infilling:
-        """A sample without padding.   bounds: of the sentences in documents.ids, and the end."""
-        ids, kind = self.documents.ids[bounds[0] : bounds[-1]], self.kind(key)
+        """A sample without padding.   bounds: of its sentences in self.ids, and the end."""
+        ids, kind = self.ids[bounds[0] : bounds[-1]].astype(np.int64), self.kind(key)
         if kind == "spans":
             options = {"rate": self.rate, "mean_span": self.mean_span}
             spans = short_spans(len(ids), key=fold(key, 1), **options)
@@ -341,7 +355,7 @@ class InfilledDocuments:
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays with `count` rows."""
-        samples = [self.sample(bounds, key) for bounds, key in self._samples.get(first, count)]
+        samples = [self.sample(bounds, key) for bounds, key in self._rows(first, count)]
         ids = np.full((count, self.length), self.tokens.pad_id, np.int64)
         positions = np.zeros((count, 2, self.length), np.int64)
         targets = np.full((count, self.length), IGNORED, np.int64)
@@ -352,6 +366,17 @@ class InfilledDocuments:
         prefixes = np.array([sample.prefix for sample in samples])
         inputs = {"input_ids": ids, "position_ids": positions, "prefix_lengths": prefixes}
         return inputs, {"logits": targets}
+
+
+def _window_rows(windows: Windows, key: int, first: int, count: int) -> list[tuple[list[int], int]]:
+    """Samples first ... first + count - 1: [start, end) of the window, and its key."""
+    check_samples(first, count)
+    found = []
+    for n in range(first, first + count):
+        epoch, place = divmod(n, windows.windows_per_epoch)
+        start = int(windows.starts(epoch)[place])
+        found.append(([start, start + windows.length], fold(key, n)))
+    return found
 
 
 def _room(length: int, first: int, rate: float) -> int:

@@ -47,6 +47,7 @@ class State:
     best_loss: float | None = None  # validation loss, nats per token
     improved_loss: float | None = None  # the last improvement by settings.min_improvement or more
     waited: int = 0  # evaluations since that improvement
+    cycle: int = 0  # the step at which the cycle of the learning rate began, see Settings
     signal: int | None = None  # that interrupted this call; not saved
 
     def judge(self, loss: float, least: float) -> bool:
@@ -77,6 +78,7 @@ class State:
         for name in ("tokens", "waited"):
             check_whole(f"state.{name}", getattr(state, name))
         check_whole("state.best_step", state.best_step, 0, state.step, or_none=True)
+        check_whole("state.cycle", state.cycle, 0, min(state.step, steps - 1))
         check_number("state.seconds", state.seconds, least=0)
         for name in ("best_loss", "improved_loss"):
             check_number(f"state.{name}", getattr(state, name), or_none=True)
@@ -217,12 +219,17 @@ def _first_save(out: Path) -> Path | None:
 
 
 def restore(
-    folder: Path, model: Model, optimizer: Optimizer, settings: Settings, data: str
+    folder: Path,
+    model: Model,
+    optimizer: Optimizer,
+    settings: Settings,
+    data: str,
+    extend: str | None = None,
 ) -> State:
     """Load a checkpoint's parameters and moments into the optimiser, its buffers into the model.
 
     Refuses a damaged folder, naming an intact one, and a run whose configuration differs, naming
-    the differences.
+    the differences.  extend: how the rate continues if there are more steps now (see Settings).
     """
     folders.check_intact(str(folder), folder, hint=True)
     saved, moments, trainer = incremental.read(folder)
@@ -231,7 +238,7 @@ def restore(
     differences = _differences("model", before, now, free=("source",))
     now = dataclasses.asdict(settings)
     before = {**LATER, **trainer["settings"]}
-    differences += _differences("settings", before, now, free=Settings.FREE)
+    differences += _differences("settings", before, now, free=(*Settings.FREE, "steps"))
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
     if trainer["data"] != data:
@@ -248,10 +255,13 @@ def restore(
             printable(folder / OPTIMIZER), "the moments of this model", f"others at {names}"
         )
     try:
-        state = State.read(trainer["state"], settings.steps)
+        check_whole("settings.steps", before.get("steps"), 1)
+        state = State.read(trainer["state"], before["steps"])
         check_whole("updates", trainer["updates"], 0, state.step)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    if before["steps"] != settings.steps:
+        state.cycle = settings.extended(before["steps"], state.step, state.cycle, extend)
     _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     _fill(optimizer.state, moments, model.device)
     model.buffers = to_device(saved.buffers, model.device)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_flag, check_path, mismatch, wrong
+from ..arguments import check_choice, check_flag, check_path, mismatch, wrong
 from ..backend import is_host
 from ..files import sole_writer
 from ..memory import give_back_freed_memory, keep_freed_memory, memory_use
@@ -26,7 +26,7 @@ from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor
 from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
-from .settings import Settings, optimizer_of
+from .settings import EXTEND, Settings, optimizer_of
 from .step import NonFiniteError, check_finite, update
 from .writers import check_writers
 
@@ -39,6 +39,7 @@ def train(
     *,
     out: str | Path,
     resume: bool = False,
+    extend: str | None = None,
     progress: bool = True,
     writers: Sequence[str] = (),
 ) -> State:
@@ -50,7 +51,9 @@ def train(
 
     Writes out/log.jsonl, the checkpoints out/step-N/, and the small files `latest` and `best`, each
     naming one of them. resume=True continues from out/latest; a difference in model, settings or
-    data is refused by name.
+    data is refused by name.  More steps than before extend the run; where the schedule's rates
+    depend on their number, extend says how they continue: "stretch" or "restart" (see Settings).
+    It is ignored where there is nothing to extend, so a call can be repeated after a kill.
     However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
     moments, buffers and log (except for log.MEASURED), given the same workers and libraries. (Which
     steps are saved, and which of them incrementally, also depends on signals and the clock.)
@@ -72,6 +75,9 @@ def train(
     check_path("out", out)
     check_flag("resume", resume)
     writers = check_writers(writers)
+    check_choice("extend", extend, EXTEND, or_none=True)
+    if extend is not None and not resume:
+        raise mismatch("extend", "None without resume", extend)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
@@ -81,7 +87,8 @@ def train(
             held.enter_context(sole_writer(out))
         except OSError as error:
             raise unwritable(error, out, 0) from error
-        return _train(model, training, validation, settings, data, out, resume, progress, writers)
+        how = (resume, extend, progress, writers)
+        return _train(model, training, validation, settings, data, out, *how)
 
 
 def _train(
@@ -92,6 +99,7 @@ def _train(
     data: str,
     out: Path,
     resume: bool,
+    extend: str | None,
     progress: bool,
     writers: Sequence[str],
 ) -> State:
@@ -104,7 +112,7 @@ def _train(
     state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
     if resume:
         folder = checkpoint.find(out)
-        state = checkpoint.restore(folder, model, optimizer, settings, data)
+        state = checkpoint.restore(folder, model, optimizer, settings, data, extend)
         notes.append(checkpoint.environment_note(folder, settings, model.device))
         notes.append(missing_steps(out / "log.jsonl", state.step))
     keep_freed_memory()
@@ -216,8 +224,10 @@ class _Run:
         inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
         key, load = random.fold(self.key, state.step), ExpertLoad()
         options: dict[str, Any] = {"settings": settings, "step": state.step, "key": key}
+        options["cycle"] = state.cycle
         loss, norm = update(self.model, self.optimizer, inputs, targets, load=load, **options)
-        self.pending.append((state.step, settings.rate(state.step), load, loss, norm))
+        rate = settings.rate(state.step, state.cycle)
+        self.pending.append((state.step, rate, load, loss, norm))
         state.step += 1
         state.tokens += inputs["input_ids"].size
         last = state.step == settings.steps

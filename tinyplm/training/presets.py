@@ -16,9 +16,9 @@ Tokens      20 N, the optimum of a fixed budget (Hoffmann et al. 2022, table 3),
 Size        by hours: the largest D with c * tokens <= C, where C = hours * FLOP/s is the budget.
             Where the corpus limits the tokens, more compute goes into parameters, up to 6.3 times
             tokens / 20: beyond that they add almost nothing (ibid., sec. 3: R*_N = 5.3).
-Batch       0.292 C^0.327 tokens (DeepSeek-AI 2024, eq. 1), but small enough for 2000 updates.  The
-            bound is ours: the law was fitted above 10^17 FLOPs; below the critical batch size a
-            smaller batch needs no more tokens (McCandlish et al. 2018, eq. 2.11).
+Batch       0.292 C^0.327 tokens (DeepSeek-AI 2024, eq. 1), but small enough for 2000 updates, and
+            at least 8 sequences.  Both bounds are ours: the law was fitted above 10^17 FLOPs, and
+            in our runs of 10^12 to 10^13 smaller batches were too noisy for the rate below.
 Rate        0.003239 - 0.0001395 ln N, at least 1e-4 (Kaplan et al. 2020, eq. D.1).
 Warm-up     2 / (1 - beta2) updates, the memory of AdamW's second moment (Ma & Yarats 2021), or 1.2%
             of the updates if that is more (Kaplan et al. 2020: 3000 of 250,000); at most a tenth.
@@ -49,6 +49,7 @@ TOKENS_PER_PARAMETER = 20
 EPOCHS = 4
 EXCESS = 6.3  # parameters / those that the tokens call for
 UPDATES = 2000  # at least, where the batch allows it
+SEQUENCES = 8  # of a batch, at least
 SHARE = 0.9  # of the hours; the rest is for evaluation, saving and the report
 WIDEST = 16384
 LARGEST = 10**18  # of tokens
@@ -133,7 +134,8 @@ def preset(
         "width": f"the largest whose {TOKENS_PER_PARAMETER} tokens per parameter, at most {EPOCHS} "
         "epochs, fit into the hours",
         "heads": "64 wide, at least two",
-        "batch": f"{batch * context} tokens: 0.292 C^0.327, or fewer for {UPDATES} updates",
+        "batch": f"{batch * context} tokens: 0.292 C^0.327, or fewer for {UPDATES} updates, but "
+        f"at least {SEQUENCES} sequences",
         "steps": f"limited by {limit}: {tokens / count:.1f} tokens per parameter, "
         f"{tokens / corpus_tokens:.1f} epochs",
         "lr": "0.003239 - 0.0001395 ln N",
@@ -210,7 +212,7 @@ def _largest(budget: float, most: int, vocab_size: int, context: int) -> tuple[i
 
 def _batch(tokens: float, each: int, context: int) -> int:
     law = 0.292 * (tokens * each) ** 0.3271
-    return max(1, int(min(law, tokens / UPDATES) // context))
+    return max(SEQUENCES, int(min(law, tokens / UPDATES) // context))
 
 
 def measured_speed(model: Model, settings: Settings, *, steps: int = 10) -> float:

@@ -6,12 +6,20 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..arguments import check_choice, check_key, check_number, check_whole, plain_numbers
+from ..arguments import (
+    check_choice,
+    check_key,
+    check_number,
+    check_whole,
+    mismatch,
+    plain_numbers,
+)
 from ..core import Tree
 from ..optim import Adafactor, AdamW, Optimizer
 from ..optim.schedule import learning_rate
 
 OPTIMIZERS = ("adamw", "adafactor")
+EXTEND = ("stretch", "restart")
 
 
 def check_common(settings: Any) -> None:
@@ -31,7 +39,29 @@ def check_common(settings: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The hyperparameters of a run.  Those that change its numbers must be the same on resume."""
+    """The hyperparameters of a run.  Those that change its numbers must be the same on resume, with
+    one exception.  What may change, and why:
+
+    checkpointing, workers               how a step is computed: other workers change its last bits
+    evaluate_every, save_every, save_minutes, log_every, keep, full_every
+                                         what is looked at and written
+    patience, min_improvement            when to stop
+    steps, to a larger number            to train on: the rates so far must not have depended on
+                                         their number, or the caller says how they continue
+
+    The rate of update s of a run of T steps, eta(s; T, w) with w = warmup, is the same for a longer
+    run with the schedules constant, inverse-sqrt and constant-inverse-sqrt, and with stable-decay
+    up to the decay: steps may grow, and the run is the one that had been longer from the start.
+    Otherwise train takes `extend`, and from the step c that the checkpoint has
+
+        "stretch"   eta(s; T', w)                           the longer schedule from here on
+        "restart"   eta(s - c; T' - c, min(w, T' - c - 1))  another warm-up and cycle, as the warm
+                                                            restarts of Loshchilov & Hutter 2017
+
+    where T' is the new number of steps; a decay is a fifth of T' or of T' - c, unless `decay` says
+    otherwise.  Checkpoints store T' and c, so an extended run resumes like any other.  It may be
+    extended again: if it is stretched then, c stays.
+    """
 
     steps: int = 1000
     batch_size: int = 8  # sequences per step
@@ -94,13 +124,45 @@ class Settings:
     def micro_size(self) -> int:
         return self.micro_batch_size or self.batch_size
 
-    def rate(self, step: int) -> float:
-        """The learning rate of update `step`, counted from 0."""
-        warmup, decay = self.warmup, self.decay or max(1, self.steps // 5)
-        peak, total, floor = self.learning_rate, self.steps, self.floor
+    def rate(self, step: int, cycle: int = 0) -> float:
+        """The learning rate of update `step`, counted from 0.
+
+        cycle: the step at which a restarted cycle began, see above.
+        """
+        total, warmup, decay = self._cycle(self.steps - cycle, restarted=cycle > 0)
+        peak, floor, done = self.learning_rate, self.floor, step - cycle
         return learning_rate(
-            self.schedule, step, peak=peak, warmup=warmup, total=total, floor=floor, decay=decay
+            self.schedule, done, peak=peak, warmup=warmup, total=total, floor=floor, decay=decay
         )
+
+    def _cycle(self, total: int, *, restarted: bool) -> tuple[int, int, int]:
+        """(updates, those of the warm-up, those of the final decay) of a cycle."""
+        warmup, decay = self.warmup, self.decay or max(1, total // 5)
+        if restarted:  # the rest of a run may be short
+            warmup = min(warmup, total - 1)
+            decay = min(decay, total - warmup)
+        return total, warmup, decay
+
+    def extended(self, before: int, step: int, cycle: int, extend: str | None) -> int:
+        """Where the cycle of the learning rate begins after the steps have grown from `before`, at
+        `step` in a cycle that began at `cycle`; ValueError unless they have, or if extend is needed
+        to say how the rate continues.
+        """
+        if self.steps < before:
+            raise mismatch("settings.steps", f"at least {before}, as in the run", self.steps)
+        if extend == "restart":
+            return step
+        total, _, decay = self._cycle(before - cycle, restarted=cycle > 0)
+        steady = self.schedule in ("constant", "inverse-sqrt", "constant-inverse-sqrt")
+        if self.schedule == "stable-decay":
+            steady = step - cycle <= total - decay
+        if extend is None and not steady:
+            choice = '"stretch" (the rate of the longer schedule from here)'
+            choice += ' or "restart" (another warm-up and cycle for the remaining steps)'
+            why = f"since {self.schedule} depends on the number of steps"
+            given = f"None for {self.steps} steps instead of {before}"
+            raise mismatch("extend", f"{choice}, {why}", given)
+        return cycle
 
 
 def optimizer_of(params: Tree, settings: Any, rates: Callable | None = None) -> Optimizer:

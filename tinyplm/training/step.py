@@ -148,10 +148,12 @@ def update(
     step: int,
     key: int | None = None,
     load: ExpertLoad | None = None,
+    cycle: int = 0,
 ) -> tuple[Any, Any]:
     """One whole step: gradient, clipping, the optimiser's update, that of the routers' biases.
 
-    load: as for accumulate.   Returns (loss, gradient norm before clipping), both 0-dimensional.
+    load: as for accumulate.  cycle: where that of the learning rate began, see Settings.
+    Returns (loss, gradient norm before clipping), both 0-dimensional.
     On the host a non-finite loss or gradient raises NonFiniteError before any parameter changes.
     On a GPU nothing is read back here: the reader of the loss checks it (training.loop, before
     anything is saved).
@@ -161,7 +163,8 @@ def update(
     norm = optimizer.gradient_norm(workers=settings.workers)
     if is_host(norm):
         check_finite(step, {"loss": float(loss), "gradient norm": float(norm)})
-    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
+    rate = settings.rate(step, cycle)
+    optimizer.step(rate, clip=settings.clip, norm=norm, workers=settings.workers)
     correct(model, load.counts, rate=settings.bias_rate)
     return loss, norm
 

@@ -43,6 +43,7 @@ from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
 from .finetuning.classes import classification
+from .finetuning.clozes import cloze_classification
 from .finetuning.delimiters import with_delimiters
 from .finetuning.finetune import FinetuneResult, finetune
 from .finetuning.predict import predict
@@ -85,6 +86,7 @@ __all__ = [
     "answering",
     "check_records",
     "classification",
+    "cloze_classification",
     "continuation",
     "conversation",
     "conversations",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from .adapters.files import TENSORS
 from .identity import differences, identity
 
 LOG, EXTRA = "log.jsonl", "extra.safetensors"
+RUN = "run.json"  # the options of a command, written before the run begins
 
 
 class RunFolder:
@@ -64,6 +65,7 @@ class RunFolder:
         resume: bool = False,
         prefix: str = "",
         device: str = "cpu",
+        writers: Sequence[str] = (),
     ) -> None:
         self.out, self.result, self.settings, self.steps = out, result, settings, steps
         self.optimizer, self.prefix, self.device = optimizer, prefix, device
@@ -75,7 +77,7 @@ class RunFolder:
             self._restore(folder)
         with self.writing():
             checkpoint.tidy(out, self.state, settings.keep, best=result != "best")
-            self.log = Log(out / LOG, last_step=self.state.step)
+            self.log = Log(out / LOG, last_step=self.state.step, writers=writers)
         held.callback(self.log.close)
         self.saved_step, self.saved_at = self.state.step, time.perf_counter()
 
@@ -210,7 +212,8 @@ def open_folder(held: ExitStack, out: Path, result: str, resume: bool = False) -
     marks = [out / name for name in ("latest", result)]
     if folders.steps(out) or any(mark.exists() for mark in marks):
         return checkpoint.find(out)
-    if not logged and any(not file.name.endswith(".tmp") for file in out.iterdir()):
+    named = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
+    if not logged and named - {RUN}:
         raise mismatch(out, "a run to resume", f"a folder without {LOG}")
     return None
 

@@ -1,4 +1,4 @@
-"""Chat formats, and examples/chat.py as a user types into it."""
+"""Chat formats."""
 
 from __future__ import annotations
 

@@ -94,6 +94,12 @@ def _pair_log_probs(s: Sizes) -> Case:
     return Case([-rng.random((s.B, s.S))], {"second": rng.random((s.B, s.S)) < 0.5})
 
 
+def _label_scores(s: Sizes) -> Case:
+    """Labels with one word and with several, of one token or more."""
+    words = [1 + (s.seed >> c) % 3 for c in range(s.B + 1)]
+    return Case([-s.rng().random((s.T, sum(words), s.S))], {"words": tuple(words)})
+
+
 def _dpo(s: Sizes) -> Case:
     rng = s.rng()
     chosen, rejected, *reference = rng.normal(-4, 2, (4, s.B * s.T))
@@ -274,6 +280,9 @@ COMPONENTS = {
     ),
     "pair_log_probs": Entry(
         answers.pair_log_probs, _pair_log_probs, "log-probabilities summed for each of two answers"
+    ),
+    "label_scores": Entry(
+        answers.label_scores, _label_scores, "log-probabilities of labels from those of their words"
     ),
     "dpo": Entry(preference.dpo, _dpo, "DPO, with label smoothing"),
     "clipped_surrogate": Entry(

@@ -39,6 +39,7 @@ from ...models.model import check_decoder
 from ...models.parts import Head
 from ...models.protocol import Arrays, OutputOptions
 from ...models.routed import causal_body
+from ...training.writers import check_writers
 from ..data.sequences import TokenSequence, check_sequences
 from ..settings import EvaluatedSettings
 from .journal import Journal
@@ -81,6 +82,7 @@ def distill(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
@@ -94,6 +96,7 @@ def distill(
     settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
     check_out(out, resume)
+    check_writers(writers)
     context = min(student.config.context, teacher.config.context)
     limits = {"context": context, "vocabulary": student.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
@@ -111,6 +114,7 @@ def distill(
     judge, shown = evaluate if len(validation) else None, ("loss", "hard", "kl")
     data = {"teacher": teacher, "sequences": sequences, "validation": validation}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}

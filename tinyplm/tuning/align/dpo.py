@@ -30,6 +30,7 @@ from ...core import Tree
 from ...losses.answers import pair_log_probs
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
+from ...training.writers import check_writers
 from ..data.pairs import Pair, check_pairs, joint_arrays, pair_arrays
 from ..settings import EvaluatedSettings
 from .journal import Journal
@@ -91,6 +92,7 @@ def dpo(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
@@ -109,6 +111,7 @@ def dpo(
     settings = DPOSettings.given(settings)
     check_decoder("model", model)
     check_out(out, resume)
+    check_writers(writers)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_pairs(pairs, **limits, least=1)
     check_pairs(validation, **limits, name="validation pair")
@@ -130,6 +133,7 @@ def dpo(
     judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
     data = {"pairs": pairs, "validation": validation, "reference": reference}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         before, held_out = (
             reference_log_probs(reference, [] if journal.complete else some, settings)

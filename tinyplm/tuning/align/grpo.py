@@ -29,6 +29,7 @@ from ...losses import policy, sequence_policy
 from ...losses.advantages import group_advantages, overlong_punishment
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
+from ...training.writers import check_writers
 from .journal import Journal
 from .learner import Learner, Loss, token_log_probs
 from .recipe import Result, check_reference
@@ -112,6 +113,7 @@ def grpo(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
@@ -135,6 +137,7 @@ def grpo(
     settings = GRPOSettings.given(settings)
     check_decoder("model", model)
     check_out(out, resume)
+    check_writers(writers)
     reference = check_reference(model, reference)
     reader = reference if settings.beta else model
     checked = round_prompts(prompts, settings.max_new_tokens, model, reader, reward)
@@ -152,6 +155,7 @@ def grpo(
     data = {"prompts": checked, "reference": reader, "stop_ids": stop_ids}
     data |= reward_facts(reward)
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         run_rounds(
             learner, journal, checked, reward, update, samples=settings.group, stop_ids=stop_ids

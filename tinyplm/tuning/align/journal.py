@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from ...files import LARGEST_SETTINGS, printable, read_json, write_json
 from ...training.checkpoint import State
 from ...training.folders import TRAINER, new_folder
 from ...training.interrupt import Interrupt, interruptible
-from ...training.log import Log, Progress, read
+from ...training.log import MEASURED, Log, Progress, read
 from ...training.step import NonFiniteError, check_finite
+from ...training.writers import check_writers
 from ..run_folder import LOG, RunFolder, open_folder, with_last_good
 from .learner import Learner
 
@@ -34,6 +35,7 @@ class Journal:
     sequences, arrays, numbers, models.  What a recipe keeps from step to step outside the learner
     belongs into `kept`, numbers by name, which checkpoints have, too.
     resume: go on from the latest checkpoint in `out`; bit-identical to an uninterrupted run.
+    writers: other programs that get the log, see training.writers.
 
     history     the values of each step
     validation  {step: values}
@@ -49,7 +51,9 @@ class Journal:
         learner: Learner | None = None,
         data: dict[str, Any] | None = None,
         resume: bool = False,
+        writers: Sequence[str] = (),
     ) -> None:
+        self.writers = check_writers(writers)
         self.out = None if out is None else Path(out)
         self.total, self.learner, self.show = steps, learner, progress
         self.settings: Any = None if learner is None else learner.settings
@@ -81,10 +85,11 @@ class Journal:
             if resume:
                 raise mismatch("resume", "False without a learner", resume)
             open_folder(opened, out, FINAL)
-            self.log = Log(out / LOG)
+            self.log = Log(out / LOG, writers=self.writers)
             opened.callback(self.log.close)
             return
         options: dict[str, Any] = {"steps": self.total, "result": FINAL, "resume": resume}
+        options["writers"] = self.writers
         parts = (out, learner.optimizer, self.settings, {**learner.given, **data})
         device = getattr(learner.model, "device", "cpu")
         self.folder = RunFolder(opened, *parts, **options, prefix="model.", device=device)
@@ -95,7 +100,8 @@ class Journal:
             for record in read(self.log.path):
                 done = self.history[-1]["step"] if self.history else 0
                 if record["step"] > done:  # a step's values come before its validation
-                    self.history.append(record)
+                    values = {name: v for name, v in record.items() if name not in MEASURED}
+                    self.history.append(values)
 
     def _recall(self, trainer: dict[str, Any], where: str) -> None:
         """What a checkpoint says of `kept` and `validation`."""

@@ -25,6 +25,7 @@ from ...losses import feedback as losses
 from ...losses.preference import implicit_reward
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
+from ...training.writers import check_writers
 from ..data.feedback import Feedback, check_feedback, mismatched
 from ..data.sequences import TokenSequence, sequence_arrays
 from ..settings import EvaluatedSettings
@@ -68,6 +69,7 @@ def kto(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
@@ -84,13 +86,13 @@ def kto(
     settings = KTOSettings.given(settings)
     check_decoder("model", model)
     check_out(out, resume)
+    check_writers(writers)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_feedback(feedback, **limits, least=2)  # another answer is needed
     check_feedback(validation, **limits, name="validation")
     if len(validation) == 1:
         raise mismatch("validation", "no answers, or 2 and more", 1)
     reference = check_reference(model, reference)
-    seen, held_out = (Judged.of(reference, some, settings) for some in (feedback, validation))
     learner = Learner(model, settings, transform=transform, theta=theta)
 
     def update(numbers: np.ndarray) -> dict[str, float]:
@@ -110,7 +112,12 @@ def kto(
     judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin", "kl")
     data = {"feedback": feedback, "validation": validation, "reference": reference}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
+        seen, held_out = (
+            Judged.of(reference, [] if journal.complete else some, settings)
+            for some in (feedback, validation)
+        )
         found = run_steps(learner, journal, len(feedback), update, judge, shown=shown)
         journal.finish(learner, validation=found)
     if journal.complete:

@@ -27,6 +27,7 @@ from ...losses import policy
 from ...losses.advantages import adaptive_kl, gae, kl_rewards, whiten
 from ...models.causal_model import CausalModel
 from ...models.model import Model, check_decoder
+from ...training.writers import check_writers
 from ..data.sequences import answered
 from .journal import Journal
 from .learner import Learner, Loss, token_log_probs
@@ -101,6 +102,7 @@ def ppo(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> PPOResult:
@@ -121,6 +123,7 @@ def ppo(
     settings = PPOSettings.given(settings)
     check_decoder("model", model)
     check_out(out, resume)
+    check_writers(writers)
     reference = check_reference(model, reference)
     checked = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     head = value_head(model, value)
@@ -143,6 +146,7 @@ def ppo(
     data = {"prompts": checked, "reference": reference, "value": head}
     data |= {"stop_ids": stop_ids, **reward_facts(reward)}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         run_rounds(learner, journal, checked, reward, update, stop_ids=stop_ids)
         head = tree_map(lambda a: a.copy(), learner.extra)

@@ -21,6 +21,7 @@ from ...backend import array_module, to_device, to_host
 from ...core import Tree, map_shards
 from ...losses import preference
 from ...models.model import Model, check_model
+from ...training.writers import check_writers
 from ..data.pairs import Pair, check_every_pair, check_pairs
 from ..data.sequences import TokenSequence, check_every
 from ..settings import EvaluatedSettings
@@ -52,6 +53,7 @@ def reward(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> RewardResult:
@@ -67,6 +69,7 @@ def reward(
     settings = RewardSettings.given(settings)
     check_reward_model(model)
     check_out(out, resume)
+    check_writers(writers)
     check_list("margins", margins, "a number for each pair")
     # the score reads the last token too, which no other token has to predict
     limits = {"context": model.config.context - 1, "vocabulary": model.config.vocab_size}
@@ -91,6 +94,7 @@ def reward(
     judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
     data = {"pairs": pairs, "margins": margins, "validation": validation}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(pairs), update, judge, shown=shown)
         offset = journal.facts.get("offset", 0.0)  # of a run that had been finished

@@ -20,6 +20,7 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.routed_model import RoutedModel
 from ...training.expert_load import check_router_weights
+from ...training.writers import check_writers
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
@@ -55,6 +56,7 @@ def sft(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
@@ -71,6 +73,7 @@ def sft(
     first checkpoint starts anew; one that has ended returns at once.
     SIGINT and SIGTERM end a run with `out` after the current step, with a checkpoint; model.params
     are then unchanged and result.signal is the signal's number.  A second signal acts at once.
+    writers: other programs that get the log, too, see training.writers: "tensorboard", "wandb".
     The result's validation is {step: nats per answer token}.
     ValueError for sequences the model cannot read; NonFiniteError for a non-finite loss or
     gradient and SaveError for a full disk, both naming the last good checkpoint; on any error
@@ -80,6 +83,7 @@ def sft(
     check_decoder("model", model)
     check_router_weights(settings, isinstance(model, RoutedModel), model)
     check_out(out, resume)
+    check_writers(writers)
     limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
     check_sequences(validation, **limits, name="validation sequence")
@@ -101,6 +105,7 @@ def sft(
     judge, shown = evaluate if len(validation) else None, ("loss", "gradient_norm")
     data = {"sequences": sequences, "validation": validation}
     run: dict[str, Any] = {"learner": learner, "data": data, "resume": resume}
+    run["writers"] = writers
     with Journal(out, settings.steps, progress=progress, **run) as journal:
         found = run_steps(learner, journal, len(rows or sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from ...training.interrupt import Interrupt, interruptible
 from ...training.log import Progress
 from ...training.settings import optimizer_of
 from ...training.step import NonFiniteError, accumulate, check_finite
+from ...training.writers import check_writers
 from ..run_folder import RunFolder, with_last_good
 from ..settings import TuningSettings
 from .freezing import joined, upper_part
 from .predict import outputs_and_loss
-from .samples import Samples, check_labelled, check_samples, training_batches
+from .samples import Samples, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 
@@ -63,24 +65,28 @@ def finetune(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    writers: Sequence[str] = (),
 ) -> FinetuneResult:
-    """Train a model with a head for labels; model.params become the best epoch's.
+    """Train a model with a head for labels, or a decoder by cloze (`cloze_classification`);
+    model.params become the best epoch's.
 
     Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
     workers and libraries give the same bits.  out/ gets log.jsonl, the checkpoints step-N/ with
     `latest` naming the last (see tuning.run_folder), and best/, a folder that tinyplm and
     transformers load, with the scores in tuning.json, atomically replaced by each better epoch;
     without `out` nothing is written.
-    resume, signals: as for tuning.sft; a run may also go on within an epoch.
+    resume, signals, writers: as for tuning.sft; a run may also go on within an epoch.
     NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged, and
     out/best is the best epoch so far.
     """
     settings = TuningSettings.given(settings)
     check_out(out, resume)
+    writers = check_writers(writers)
     _check(model, train, validation, settings)
-    folder = None if out is None else Path(out)
+    folder, trained = None if out is None else Path(out), train.model_for(model)
     with ExitStack() as held:
-        run = _Run(held, model, train, validation, settings, folder, resume, progress)
+        how = (folder, resume, progress, writers)
+        run = _Run(held, trained, train, validation, settings, *how)
         run.train()
     if run.finished():
         model.params = run.best
@@ -91,9 +97,10 @@ def finetune(
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
-    check_labelled(model)
-    if settings.auxiliary and not hasattr(model.config, "SCORED"):
-        raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
+    if isinstance(train, Samples):
+        train.model_for(model)
+    if settings.auxiliary and not (hasattr(model.config, "SCORED") and model.task != "causal_lm"):
+        raise mismatch("auxiliary", f"0, since {model!r} has no score head", settings.auxiliary)
     for name, samples in (("training", train), ("validation", validation)):
         check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
@@ -119,6 +126,7 @@ class _Run:
         out: Path | None,
         resume: bool,
         progress: bool,
+        writers: Sequence[str],
     ) -> None:
         self.train_samples, self.validation, self.settings = train, validation, settings
         part, self.frozen = upper_part(model.params, settings.trained_layers)
@@ -136,6 +144,7 @@ class _Run:
         if out is not None:
             data = {"model": model, "training": train, "validation": validation}
             options: dict[str, Any] = {"steps": self.total, "result": BEST, "resume": resume}
+            options["writers"] = writers
             parts = (out, self.optimizer, settings, data)
             self.folder = RunFolder(held, *parts, **options, device=model.device)
             self.state = self.folder.state
@@ -245,7 +254,8 @@ class _Run:
         scores = {**self.validation.score(outputs), "loss": loss}
         metric = self.settings.metric or self.validation.measures[0]
         self.history.append(scores)
-        self.write(step=step, epoch=len(self.history), **scores)
+        named = {f"validation_{name}": value for name, value in scores.items()}
+        self.write(step=step, epoch=len(self.history), **named)
         text = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.progress.say(f"epoch {len(self.history)}: {text}")
         best = self.history[self.best_epoch - 1][metric]

@@ -12,7 +12,7 @@ from ...core import map_shards
 from ...models.model import Model, check_model
 from ...models.tasks import loss_of
 from ...training.step import target_counts
-from .samples import Samples, check_labelled, check_samples, evaluation_batches
+from .samples import Samples, check_samples, evaluation_batches
 
 
 @known_arguments
@@ -33,7 +33,7 @@ def outputs_and_loss(
     """(outputs as from `predict`, loss); the loss is None for samples without labels."""
     check_model("model", model)
     check_samples("samples", samples)
-    check_labelled(model)
+    model = samples.model_for(model)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         check_whole(name, value, 1)
     if len(samples) == 0:

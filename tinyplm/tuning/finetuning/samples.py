@@ -20,7 +20,7 @@ Indices = Sequence[int] | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Samples(abc.ABC):
-    """Encoded samples, as made by classification, tagging, answering and multiple_choice.
+    """Encoded samples, as made by classification, tagging, answering and others.
 
     PER_TOKEN  whether the model has outputs per token or per sample
     encodings  without padding; with a count, those of a sample are consecutive
@@ -73,6 +73,12 @@ class Samples(abc.ABC):
     def _targets(self, name: str, numbers: Indices, mask: np.ndarray) -> np.ndarray:
         """The targets for one output, in batch order."""
         return np.array([self.targets[name][n] for n in numbers])
+
+    def model_for(self, model: Model) -> Model:
+        """The model that is trained and judged on these samples, with the same params; TypeError
+        for one whose head has no labels."""
+        check_labelled(model)
+        return model
 
     @abc.abstractmethod
     def predictions(self, outputs: dict[str, Any]) -> Any:

@@ -1,14 +1,19 @@
 """Classification by words: a template turns a sample into text, a verbaliser maps labels to words.
 
     cloze    "{text} It was [MASK]."    an encoder fills the gap    Schick & Schuetze 2021, sec. 3
+                                        a GLM fills the blank       Du et al. 2022, sec. 2.3
     prefix   "{text} It was"            a decoder continues         Liu et al. 2023, sec. 3 to 5
 
     score(label) = log of the mean over its words of p(word | text)
     p(label) = softmax over the labels
 
+An encoder's words are single tokens.  In a GLM's blank p(word | text) is the product of p over its
+tokens and the end of the piece, as in the authors' code for words of several tokens (THUDM/GLM,
+commit 4f61ed7, tasks/superglue/pvp.py).
+
 calibrate: subtract the scores of a text without content ("N/A"), which removes the model's bias
-towards some words (Zhao et al. 2021).  Nothing is trained here, but a soft prompt or a model can be
-trained on the same sequences.
+towards some words (Zhao et al. 2021).  Nothing is trained here: finetuning/clozes.py trains a GLM
+or a decoder on the labels' scores, and a soft prompt can be trained on the same sequences.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ import numpy as np
 
 from ...arguments import check_flag, check_list, check_whole, known_arguments, mismatch, wrong
 from ...backend import to_host
+from ...core import IGNORED
+from ...generation.blanks import blank_tokens, fills_blanks
 from ...layers.softmax import log_softmax
 from ...models.causal_model import CausalModel
 from ...models.encoder_model import EncoderModel
@@ -73,7 +80,8 @@ class Verbaliser:
 
 @dataclasses.dataclass(frozen=True)
 class Cloze:
-    """A template with {fields} and one [MASK], and a verbaliser whose words are single tokens."""
+    """A template with {fields} and one [MASK], and a verbaliser; for an encoder with words of one
+    token, for a GLM with any."""
 
     template: str
     verbaliser: Verbaliser
@@ -85,13 +93,19 @@ class Cloze:
             raise ValueError(f"template: expected one {MASK}, got {self.template!r}")
 
     def word_scores(
-        self, model: EncoderModel, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
+        self,
+        model: EncoderModel | CausalModel,
+        samples: Sequence[Mapping[str, Any]],
+        *,
+        batch_size: int = 32,
     ) -> np.ndarray:
-        """(N, words): log p of each word in the gap, by a model with task "masked_lm"."""
+        """(N, words): log p of each word in the gap, by a model with task "masked_lm" or a GLM."""
         check_model("model", model)
         _check_samples(samples, batch_size)
+        if isinstance(model, CausalModel) and fills_blanks(model):
+            return self._blank_scores(model, samples, batch_size)
         if model.task not in ("masked_lm", "pretraining"):
-            raise wrong("model", "one with task masked_lm", model)
+            raise wrong("model", "one with task masked_lm, or one that fills blanks", model)
         tokenizer = model.text_tokenizer()
         mask = tokenizer.named_id("mask_token")
         if mask is None:
@@ -110,17 +124,61 @@ class Cloze:
             found.append(to_host(log_softmax(logits)[0])[:, words])
         return np.concatenate(found)
 
-    def _ids(self, tokenizer: Any, sample: Mapping[str, Any], mask: int, where: str) -> list[int]:
-        """The text with the mask token in the gap, between the tokenizer's special tokens."""
+    def _blank_scores(
+        self, model: CausalModel, samples: Sequence[Mapping[str, Any]], batch_size: int
+    ) -> np.ndarray:
+        some = enumerate(samples)
+        rows = [row for n, one in some for row in self.blanks(model, one, f"sample {n}")]
+        found = []
+        for start in range(0, len(rows), batch_size):
+            inputs, targets = scored_arrays(rows[start : start + batch_size])
+            options: dict[str, Any] = {**inputs, "targets": targets, "grad": False}
+            outputs, _ = model.token_outputs(**options)
+            found.append(to_host(outputs["log_probs"]).sum(axis=1))
+        return np.concatenate(found).reshape(len(samples), -1)
+
+    def blanks(
+        self, model: CausalModel, sample: Mapping[str, Any], where: str = "sample"
+    ) -> list[Scored]:
+        """The sample's text with each word in a GLM's blank, the first label's words first."""
+        tokenizer, tokens = model.text_tokenizer(), blank_tokens(model)
+        a = self._ids(tokenizer, sample, tokens.mask_id, where, first=tokens.first)
+        place, n = a.index(tokens.mask_id), len(a)
+        found = []
+        for word in (word for some in self.verbaliser.lists for word in some):
+            ids = self._word(tokenizer, word)
+            outer, inner = [*range(n), *[place] * (1 + len(ids))], [0] * n
+            found.append(
+                Scored(
+                    [*a, tokens.start_id, *ids],
+                    [*[IGNORED] * n, *ids, tokens.end_id],
+                    np.array([outer, [*inner, *range(1, 2 + len(ids))]]),
+                    n,
+                )
+            )
+        return found
+
+    def _ids(
+        self,
+        tokenizer: Any,
+        sample: Mapping[str, Any],
+        mask: int,
+        where: str,
+        first: tuple[int, ...] | None = None,
+    ) -> list[int]:
+        """The text with the mask token in the gap, between the tokenizer's special tokens, or after
+        the tokens `first`."""
         before, after = (fill(part, sample, where) for part in self.template.split(MASK))
         for part in (before, after):
             if tokenizer.encode(part, allow_special=True) != tokenizer.encode(part):
                 raise ValueError(f"{where}: expected text without special tokens, got {part!r:.60}")
         text = before + tokenizer.id_to_token(mask) + after
-        return tokenizer.encode(text, allow_special=True, add_special_tokens=True)
+        if first is None:
+            return tokenizer.encode(text, allow_special=True, add_special_tokens=True)
+        return [*first, *tokenizer.encode(text, allow_special=True)]
 
-    def _single(self, tokenizer: Any, word: str) -> int:
-        """The token of a word in the gap.
+    def _word(self, tokenizer: Any, word: str) -> list[int]:
+        """The tokens of a word in the gap.
 
         It has a leading space if the template or the word does.  (A mask token may absorb the space
         before it; the word's token then includes it.)
@@ -133,10 +191,48 @@ class Cloze:
         if start != tokenizer.prompt(before):
             expected = "words that do not merge with the text before the gap"
             raise mismatch("verbaliser", expected, repr(word))
+        if not pieces:
+            raise mismatch("verbaliser", "words with a token or more", repr(word))
+        return pieces
+
+    def _single(self, tokenizer: Any, word: str) -> int:
+        """The token of a word in the gap; ValueError if it has several."""
+        pieces = self._word(tokenizer, word)
         if len(pieces) != 1:
             given = f"{word!r} of {len(pieces)}: {[tokenizer.id_to_token(i) for i in pieces]}"
             raise mismatch("verbaliser", "words of one token, which fit the gap", given)
         return pieces[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A text with one word, as a decoder reads it.
+
+    targets: the word's tokens where they are predicted, IGNORED elsewhere; places (2, n) and
+    prefix: of a GLM's two parts, None of other decoders.
+    """
+
+    ids: list[int]
+    targets: list[int]
+    places: np.ndarray | None = None
+    prefix: int | None = None
+
+
+def scored_arrays(rows: Sequence[Scored]) -> tuple[dict[str, Any], np.ndarray]:
+    """(inputs, targets (N, T)) of some rows of one kind, padded on the right to the longest."""
+    N, T = len(rows), max(len(row.ids) for row in rows)
+    ids, mask = np.zeros((N, T), np.int64), np.zeros((N, T), np.int64)
+    targets, places = np.full((N, T), IGNORED, np.int64), np.zeros((N, 2, T), np.int64)
+    for n, row in enumerate(rows):
+        L = len(row.ids)
+        ids[n, :L], targets[n, :L], mask[n, :L] = row.ids, row.targets, 1
+        if row.places is not None:
+            places[n, :, :L] = row.places
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    if rows[0].prefix is not None:
+        inputs["position_ids"] = places
+        inputs["prefix_lengths"] = np.array([row.prefix for row in rows])
+    return inputs, targets
 
 
 @dataclasses.dataclass(frozen=True)
