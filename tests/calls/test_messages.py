@@ -108,9 +108,9 @@ def test_what_was_silent_or_obscure_is_one_line(call, message):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_folder_of_checkpoints_names_its_newest(tmp_path):
+def test_a_run_whose_checkpoint_is_gone_names_it(tmp_path):
     (tmp_path / "latest").write_text("step-20\n")
-    with pytest.raises(ValueError, match=r"expected a model folder, such as .*/step-20, got a folder of checkpoints$"):
+    with pytest.raises(ValueError, match=r"/latest: expected the name of a checkpoint folder, got step-20$"):
         tinyplm.load(tmp_path)
 
 

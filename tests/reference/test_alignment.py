@@ -136,7 +136,12 @@ def test_distillation():
     reverse = 1 / 2 * LN2 + 1 / 2 * math.log(2 / 3)
     call = partial(distillation.distillation, student)
     close(call(teacher_logits=teacher), forward)
-    close(call(teacher_logits=teacher, reverse=True), reverse)
+    close(call(teacher_logits=teacher, divergence="reverse"), reverse)
+    # the mixture of a third of the teacher and two thirds of the student is (5/12, 7/12)
+    between = (1 / 4 * math.log(3 / 5) + 3 / 4 * math.log(9 / 7)) / 3 + 2 / 3 * (
+        1 / 2 * math.log(6 / 5) + 1 / 2 * math.log(6 / 7)
+    )
+    close(call(teacher_logits=teacher, divergence="jensen-shannon", beta=1 / 3), between)
     close(call(teacher_logits=3 * teacher, temperature=3.0), 9 * forward)
     close(call(teacher_logits=teacher, weights=np.array([2.0]), total=5), 2 * forward / 5)
     assert call(teacher_logits=teacher, weights=np.zeros(1)) == 0.0

@@ -70,6 +70,16 @@ def command_lines(document: str) -> Iterator[list[str]]:
                     break
 
 
+def script_lines(path: str) -> Iterator[list[str]]:
+    """The same of a shell script with functions tinyplm and example; none if the file is not packed."""
+    text = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).exists() else ""
+    for line in text.splitlines():
+        if re.match(r"(tinyplm|example) [a-z]|echo .* \| tinyplm ", line):
+            line = re.sub(r"^echo .* \| | *(</dev/null *)?(\| (tail|sed) .*)?$", "", line.replace("$work", "work"))
+            first, *rest = shlex.split(line)
+            yield ["tinyplm", *rest] if first == "tinyplm" else [f"examples/{rest[0]}.py", *rest[1:]]
+
+
 def write_lines(path: str, records: list[Any]) -> None:
     Path(path).write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
 

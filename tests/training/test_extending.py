@@ -100,7 +100,7 @@ def test_what_is_refused(tmp_path):
     choice = '"stretch" .the rate of the longer schedule from here. or "restart" .another warm-up and cycle for the remaining'
     for changes, message in (
         ({"steps": 9}, f"^extend: expected {choice} steps., since cosine depends on the number of steps, got None for 9 steps"),
-        ({"steps": 3}, "^settings.steps: expected at least 4, as in the run, got 3"),
+        ({"steps": 3}, "^settings.steps: expected at least 4, as in .*trainer.json, got 3"),
         ({"steps": 9, "extend": "stretch", "seed": 5}, "settings.seed was 0, now 5"),
         ({"steps": 9, "extend": "longer"}, "^extend: expected .*stretch.*restart.*, got 'longer'"),
     ):  # fmt: skip

@@ -88,7 +88,7 @@ def sized(
         "query_pre_attn_scalar": E,
         "intermediate_size": half if "num_local_experts" in names else 2 * F if both_halves else F,
         "ffn_hidden_size": F,
-        "inner_hidden_size": 4 * width,
+        "inner_hidden_size": F if module.Config.MODEL_TYPE == "glm_130b" else 4 * width,
         "moe_intermediate_size": half,
         "shared_expert_intermediate_size": half,
         "num_local_experts": 4,

@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..arguments import mismatch
 from ..tuning import DPOSettings, KTOSettings, dpo, feedback, kto, preferences, prompt_ids
 from ..tuning.align.pair_losses import PAIR_LOSSES
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .parser import POSITIVE, Parser, number, one_of
 from .reports import (
     PAIRS,
@@ -66,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = model.text_tokenizer()
     make: Any = feedback if single else preferences
     training, held_out = data.each(lambda part: make(tokenizer, template, part))
+    if single and len(held_out) < 2:
+        expected = "two or more held-out answers, which kto compares"
+        raise mismatch("--validation", expected, f"{len(held_out)} of {len(held_out + training)}")
     count_parts("answers" if single else "pairs", training, held_out)
     settings = in_passes(settings, options, len(training), PASSES)
 
@@ -75,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     shown, prompts = some_of(data.held_out, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
-        places = {"validation": held_out, "out": out, "resume": options.resume}
+        places = {"validation": held_out, **recorded(options, out)}
         train: Any = kto if single else dpo
         result = train(model, training, settings, **places, **adapter(model, options))
         if result.signal is not None:

@@ -22,7 +22,7 @@ import numpy as np
 from ..arguments import mismatch
 from ..tuning import TuningSettings, answering, classification, finetune, predict, tagging
 from ..tuning.finetuning.samples import label_names
-from .folders import FREE, check_ready, run_folder, run_options, stopped
+from .folders import FREE, check_ready, recorded, run_folder, run_options, stopped
 from .models import open_model
 from .output import show_files
 from .parser import POSITIVE, Parser, number, whole
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     count_parts("samples", data.training, data.held_out)
     before = held_out.score(predict(model, held_out, workers=options.workers))
     with run_folder(COMMAND, options) as out:
-        places = {"out": out, "resume": options.resume}
+        places = recorded(options, out)
         result = finetune(model, training, held_out, settings, **places)
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)

@@ -28,7 +28,7 @@ from ..backend import device as check_device
 from ..data.packing import open_tokens
 from ..evaluation import baseline_rows, format_rows, row
 from ..families import MULTI_TOKEN
-from ..files import replaced
+from ..files import read_json, replaced
 from ..generation import generate
 from ..models.model import Model, check_decoder
 from ..models.routed import is_routed
@@ -44,7 +44,6 @@ from ..training.presets import SIZES
 from ..training.samples import check_corpus
 from ..training.settings import EXTEND, OPTIMIZERS, Settings
 from ..training.step import evaluate
-from ..training.writers import WRITERS, check_writers
 from .corpus import check_end, corpus_options, prepare, read_documents
 from .decoders import TITLES, decoders
 from .folders import FREE, check_ready, device_options, run_folder, run_options, stopped
@@ -58,7 +57,7 @@ from .models import (
 )
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
-from .preset import apply_preset, check_preset, log_option, preset_options
+from .preset import apply_preset, check_preset, preset_options
 from .sampling import beginnings
 from .settings import RUN, write_run
 from .sizes import SHAPE, configure
@@ -76,7 +75,6 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
     settings = plan(options, source)
     check_device(options.device)
-    check_writers(options.log)
     check_ready(options)
     model = None
     if source.folder is not None and not started(Path(options.out)):
@@ -139,10 +137,11 @@ def extended(options: argparse.Namespace, out: Path, facts: dict[str, Any]) -> I
     write_run(out, COMMAND, options, facts)
     try:
         yield
-    except ValueError:  # refused
+    except ValueError as error:  # refused
         with replaced(out / RUN) as temporary:
             temporary.write_bytes(before)
-        raise
+        option = "--" if str(error).startswith("extend:") else ""
+        raise ValueError(f"{option}{error}") from None
 
 
 def checked(options: argparse.Namespace) -> Named:
@@ -164,8 +163,10 @@ def checked(options: argparse.Namespace) -> Named:
     continued = source.folder is not None
     if options.extend is not None and options.facts is None:
         raise mismatch("--extend", "none without --resume", options.extend)
-    if options.facts is None:  # kept if the run is extended
-        options.warmup = max(0, min(options.warmup, options.steps - 1))
+    if options.facts is not None:
+        least = read_json(Path(options.out) / RUN)["options"]["steps"]
+        if options.steps < least:
+            raise mismatch("--steps", f"at least {least}, as in the run", options.steps)
     context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
     weight = options.multi_token_weight
@@ -207,6 +208,8 @@ def corpus(
 def plan(options: argparse.Namespace, source: Named) -> Settings:
     """The settings of the training loop."""
     steps, fifth = options.steps, max(1, options.steps // 5)
+    if not options.facts:  # a run that is extended keeps its warm-up
+        options.warmup = max(0, min(options.warmup, steps - 1))
     evaluate_every = fifth if options.evaluate_every is None else options.evaluate_every
     save_every = min(fifth, 500) if options.save_every is None else options.save_every
     names = ["steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes"]
@@ -217,7 +220,7 @@ def plan(options: argparse.Namespace, source: Named) -> Settings:
         sequence_length=options.context,
         learning_rate=options.lr,
         multi_token=WEIGHT if options.multi_token_weight is None else options.multi_token_weight,
-        warmup=max(0, min(options.warmup, steps - 1)),
+        warmup=options.warmup,
         weight_decay=options.decay,
         micro_batch_size=options.micro_batch,
         evaluate_every=evaluate_every,
@@ -333,7 +336,6 @@ def add(parser: Parser) -> None:
     text = "Decrease of the validation loss, in nats per token, that counts as an improvement."
     option("--min-improvement", 0.0, text, number(least=0.0), free=FREE)
     run_options(parser, "out")
-    log_option(parser, tuple(WRITERS))
     text = (
         "Make every N-th checkpoint full and the others incremental, which only pays off if most "
     )

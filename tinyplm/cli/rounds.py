@@ -14,7 +14,7 @@ from ..models.causal_model import CausalModel
 from ..tokenizers.chat.formats import Template
 from ..tuning import model_reward, parse_rule, prompt_ids, record_reward, rollouts
 from ..tuning.align.rules import RULES
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .models import check_same_tokens, folder_of
 from .parser import Parser, number, whole
 from .reports import (
@@ -82,7 +82,7 @@ class Both:
         ruled = self.rule(prompts, answers, numbers=numbers)
         scores = self.scorer(prompts, answers)
         return [
-            {**values, "reward": values["reward"] + float(score), "score": float(score)}
+            {**values, "reward": values["reward"] + float(score), "reward_model": float(score)}
             for values, score in zip(ruled, scores)
         ]
 
@@ -174,7 +174,7 @@ def learn(
     shown, asked = some_of(held_out, lambda r: known[id(r)], options.samples, context)
     first = answers(model, asked, options.tokens)
     with run_folder(command, options) as out:
-        places: dict[str, Any] = {"out": out, "resume": options.resume}
+        places = recorded(options, out)
         result = train(model, prompts, reward, settings, **places, **adapter(model, options))
         if result.signal is not None:
             return stopped(command, options, result.signal)

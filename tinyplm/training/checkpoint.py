@@ -260,6 +260,9 @@ def restore(
         check_whole("updates", trainer["updates"], 0, state.step)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    if settings.steps < before["steps"]:
+        expected = f"at least {shown(before['steps'])}, as in {where}"
+        raise mismatch("settings.steps", expected, settings.steps)
     if before["steps"] != settings.steps:
         state.cycle = settings.extended(before["steps"], state.step, state.cycle, extend)
     _fill(optimizer.values.leaves, flatten(saved.params), model.device)

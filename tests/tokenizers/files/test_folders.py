@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import tinyplm
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
-from tests.examples.test_generate import example
 from tests.support.sentencepiece_files import (
     MODELS,
     PIECES,
@@ -354,7 +353,7 @@ def test_a_folder_with_broken_settings_is_left_alone(trained, tmp_path):
 # With a model in the same folder
 
 
-def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, monkeypatch, capsys):
+def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, run):
     """<s> precedes the prompt, the text keeps its spaces, and the folder saved again behaves the same."""
     vocabulary = folder(tmp_path / "v", {"tokenizer_class": "LlamaTokenizer"}, tokenizer_model=MODELS["BPE"])
     size = Tokenizer.load(vocabulary).vocab_size
@@ -376,8 +375,9 @@ def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, monkeypatch, ca
     assert tinyplm.load(tmp_path / "again").tokenizer.parts == tokenizer.parts
     shown = []
     for path in (vocabulary, tmp_path / "again"):
-        assert example(monkeypatch, path, "--prompt", "The dog", "--tokens", 12, "--show-log-probabilities") is None
-        shown.append(capsys.readouterr().out)
+        done = run("generate", "--model", path, "--prompt", "The dog", "--tokens", 12, "--show-log-probabilities")
+        assert done.code == 0, done.err
+        shown.append(done.out)
     assert shown[0] == shown[1] and shown[0].startswith("The dog")
     # token by token after the prompt, the text has the same spaces as when decoded whole
     text = " dog  lazy fox; übergrößen 春天"
