@@ -259,9 +259,6 @@ def pretrained(options: argparse.Namespace, out: Path) -> CausalModel:
     return model
 
 
-# ------------------------------------------------------------------------------------- the measures
-
-
 def accuracy(model: CausalModel, task: Kind, samples: list[dict[str, Any]]) -> float:
     """The share of samples whose right label is the most probable one."""
     labels = Verbaliser({label: f" {label}" for label in task.labels})
@@ -294,9 +291,6 @@ def majority(solved: list[dict[str, Any]], samples: list[dict[str, Any]]) -> flo
     """The share of the label that is most frequent in the solved samples."""
     ((label, _),) = Counter(s["answer"] for s in solved).most_common(1)
     return float(np.mean([s["answer"] == label for s in samples]))
-
-
-# ---------------------------------------------------------------------------------------- the story
 
 
 def tuned_without(
