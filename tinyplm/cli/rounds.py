@@ -1,4 +1,4 @@
-"""What grpo and ppo share: prompts, the reward, its mean on held-out prompts, the whole run."""
+"""What grpo, ppo and sample share: prompts, the reward, its mean on held-out prompts, a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Prompts = tuple[list[list[int]], list[Record]]  # prompts, and the records they 
 
 
 def reward_options(parser: Parser) -> None:
-    """--reward, --reward-model, --temperature, --tests."""
+    """--reward, --reward-model, --temperature."""
     parser.section("answers and rewards")
     text = f"Reward by name ({', '.join(RULES)}) or FILE.py:FUNCTION; several with weights are "
     text += '"exact:1,format:0.2".  A record has what its rule compares with, such as "answer".'
@@ -43,6 +43,10 @@ def reward_options(parser: Parser) -> None:
     parser.option("--reward-model", None, text, metavar="FOLDER", shown="none")
     text = "Temperature of sampling."
     parser.option("--temperature", 1.0, text, number(above=0.0))
+
+
+def tests_option(parser: Parser) -> None:
+    """--tests."""
     text = "Held-out prompts whose mean reward is told before and after."
     parser.option("--tests", 64, text, whole(1))
 
