@@ -79,7 +79,7 @@ REFUSED = {
     "one class": ("finetune --model encoder --data one-class.jsonl", "--data: expected two or more different labels, got ['a']"),
     "one class in lists": ("finetune --model encoder --data one-list.jsonl", "--data: expected two or more different labels"),
     "names and numbers": ("finetune --model encoder --data numbers-too.jsonl", "--data: expected names or numbers as label"),
-    "lists and names": ("finetune --model encoder --data lists-too.jsonl", "--data: expected one label in each record, or a list"),
+    "lists and names": ("finetune --model encoder --data lists-too.jsonl", "--data: expected one label in each record, or a"),
     "one record": ("sft --model base --data one.jsonl", "one.jsonl: expected two or more different prompts", "--validation-data"),
     "one held out": ("dpo --model chat --data judged.jsonl --loss kto", "--validation: expected two or more held-out answers"),
     "forged turn": ("sft --model chat --data forged.jsonl", "forged.jsonl, record 3: messages: expected no text"),
