@@ -167,6 +167,8 @@ def checked(options: argparse.Namespace) -> Named:
         least = read_json(Path(options.out) / RUN)["options"]["steps"]
         if options.steps < least:
             raise mismatch("--steps", f"at least {least}, as in the run", options.steps)
+        if options.steps > least and "extend" not in options.given:
+            options.extend = None  # that in run.json is of an earlier extension
     context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
     weight = options.multi_token_weight
