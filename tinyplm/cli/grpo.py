@@ -6,6 +6,8 @@
 
 A record is {"prompt": ...} with what its rule needs, such as {"prompt": "2 + 3 =", "answer": "5"}.
 A function is called with prompt, answer and record, whichever it names, and returns a number.
+Clips act from the second update of a round on: gspo, and dapo's upper clip, need --minibatches or
+--epochs above 1 (GSPO's paper: 4 minibatches).
 """
 
 from __future__ import annotations
