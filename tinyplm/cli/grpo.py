@@ -29,6 +29,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "dapo": {"aggregation": "token", "clip_ratio_high": 0.28, "redraws": 2, "overlong": 0.2},
     "gspo": {"ratio": "sequence", "clip_ratio": 3e-4, "clip_ratio_high": 4e-4},
 }
+# with a single update of each answer all ratios are 1, and nothing is clipped
+for clipped in ("dapo", "gspo"):
+    METHODS[clipped]["minibatches"] = 4
 
 
 def add(parser: Parser) -> None:
@@ -45,7 +48,9 @@ def add(parser: Parser) -> None:
     option("--clip-ratio", None, text, number(above=0.0, below=1.0), shown="the method's")
     text = "Passes over the answers of a round."
     option("--epochs", 1, text, whole(1))
-    option("--minibatches", 1, "Updates in each pass.", whole(1))
+    text = "Updates in each pass."
+    several = "the method's: 4 of dapo and gspo, otherwise 1"
+    option("--minibatches", None, text, whole(1), shown=several)
     answer_options(parser)
 
 
@@ -57,7 +62,7 @@ def method_settings(options: argparse.Namespace) -> GRPOSettings:
     if options.clip_ratio is not None and "clip_ratio_high" in method:
         method["clip_ratio_high"] = max(options.clip_ratio, method["clip_ratio_high"])
     fields = {field.name: field.default for field in dataclasses.fields(GRPOSettings)}
-    for name in ("beta", "clip_ratio"):
+    for name in ("beta", "clip_ratio", "minibatches"):
         given = getattr(options, name)
         method[name] = method.get(name, fields[name]) if given is None else given
     return settings_of(GRPOSettings, options, **method)
