@@ -134,8 +134,8 @@ NOT_CALLED = {
     "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
     "objectives": {"Infilling"},
-    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Feedback", "Journal", "save_lora",
-               "save_prefix", "save_rows", "token_log_probs"},
+    "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Accepted", "Pair", "Feedback", "Journal",
+               "save_lora", "save_prefix", "save_rows", "token_log_probs"},
 }  # fmt: skip
 
 

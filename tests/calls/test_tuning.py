@@ -33,6 +33,7 @@ from tinyplm.tuning.align.dpo import DPOSettings, dpo
 from tinyplm.tuning.align.grpo import GRPOSettings, grpo
 from tinyplm.tuning.align.kto import KTOSettings, kto
 from tinyplm.tuning.align.ppo import PPOSettings, model_reward, ppo
+from tinyplm.tuning.align.rejection import accepted_answers
 from tinyplm.tuning.align.reward import RewardSettings, pair_scores, reward, score
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.align.rules import parse_rule, record_reward, text_reward, weighted
@@ -169,7 +170,11 @@ BUILDERS = {
     "pair_scores": (pair_scores, {"model": SCORER, "pairs": PAIRS}),
     "model_reward": (model_reward, {"model": SCORER, "offset": 0.5, "workers": 1}),
     "text_reward": (text_reward, {"rule": lambda prompt, answer, finished: 1.0, "tokenizer": TEXT, "stop_ids": [0]}),
-    "rollouts": (rollouts, {"model": MODEL, "prompts": PROMPTS, "max_new_tokens": 2, "samples": 1, "stop_ids": [0]}),
+    "rollouts": (rollouts, {"model": MODEL, "prompts": PROMPTS, "max_new_tokens": 2, "samples": 1, "stop_ids": [0],
+                              "first_prompt": 1}),
+    "accepted_answers": (accepted_answers, {
+        "model": MODEL, "prompts": PROMPTS, "records": [{"prompt": "a"}, {"prompt": "b"}], "reward": rewards, "max_new_tokens": 2,
+        "samples": 2, "keep": "all", "threshold": 1.0, "stop_ids": [0], "progress": False}),
     "continuation": (continuation, {"prompted": SoftPrompted(MODEL, np.zeros((2, 8), np.float32)), "prompt": [1, 2],
                                     "max_new_tokens": 2, "stop_ids": [0], "seed": 0}),
     "lora_of": (lora_of, {"model": MODEL, "rank": 2, "alpha": 4.0, "key": 0, "targets": ["Wq"]}),

@@ -130,6 +130,15 @@ def test_numbers_too_large_for_the_dtype(run, tmp_path, source):
     assert {path.name for path in tmp_path.iterdir()} == {"large"}
 
 
+def test_the_folder_one_is_in(run, tmp_path, source, monkeypatch):
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    done = run("convert", "--model", source, "--out", ".")
+    assert done.code == 0, done.err
+    assert equal(tinyplm.load(tmp_path / "new").params, tinyplm.load(source).params)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
 def test_a_difference_is_found_and_nothing_left(run, tmp_path, source, monkeypatch):
     def load(*arguments, load=hub.load, **options):
         model = load(*arguments, **options)

@@ -61,7 +61,8 @@ def test_numbers_are_checked_by_every_command_that_has_some():
 
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
 def test_numbers_that_cannot_be_are_refused_first(run, no_work, tmp_path, name, option):
-    for value in ("-1", "nan", "inf", "many", ""):
+    signed = (name, option) == ("sample", "--threshold")  # a reward may be negative
+    for value in ("-1", "nan", "inf", "many", "")[signed:]:
         done = run(name, f"{option}={value}")
         assert done.code == 2 and done.out == "", (value, done)
         assert re.fullmatch(rf"tinyplm: {option}: expected .*, got .*\n", done.err), (value, done.err)
@@ -73,6 +74,8 @@ def test_a_file_of_settings_is_checked_like_the_command_line(run, no_work, tmp_p
     option = next((option.removeprefix("--") for command, option in NUMBERS if command == name), None)
     (tmp_path / "unknown.json").write_text(json.dumps({"modle": 1}))
     assert_one_line(run(name, "--config", "unknown.json"), "unknown.json: expected options of tinyplm", "'modle'")
+    (tmp_path / "table.toml").write_text(f"{name} = 3\n")  # the name of a table of the command's options
+    assert_one_line(run(name, "--config", "table.toml"), "table.toml: expected options of tinyplm", repr(name))
     if option is not None:
         (tmp_path / "wrong.toml").write_text(f"{option} = -1\n")
         assert_one_line(run(name, "--config", "wrong.toml"), f"wrong.toml: {option}: expected ", "got -1")

@@ -284,6 +284,24 @@ def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, f
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+def test_each_extension_says_how_the_rate_continues(copied, run, tmp_path):
+    """One that is killed before its first checkpoint goes on as it was told."""
+    killed = Path(shutil.copytree(copied, tmp_path / "killed"))
+    before = snapshot(copied)
+    refused = run("pretrain", "--out", copied, "--resume", "--steps", "8")
+    assert_one_line(refused, '--extend: expected "stretch"', "got None for 8 steps instead of 6")
+    assert snapshot(copied) == before
+    assert_report(run("pretrain", "--out", copied, "--resume", "--steps", "8", "--extend", "restart", "--samples", "0"))
+    first = json.loads((copied / "step-8/trainer.json").read_text())["state"]
+    assert first["cycle"] == 6
+    again = run("pretrain", "--out", copied, "--resume", "--steps", "9")
+    assert_one_line(again, '--extend: expected "stretch"', "got None for 9 steps instead of 8")
+    shutil.copy(copied / "run.json", killed)
+    assert_report(run("pretrain", "--out", killed, "--resume", "--samples", "0"))
+    last = json.loads((killed / "step-8/trainer.json").read_text())["state"]
+    assert last["cycle"] == 6 and last["best_loss"] == first["best_loss"]
+
+
 def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(run, tmp_path, texts, finished):
     out = tmp_path / "out"
     options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")

@@ -53,6 +53,10 @@ def own(tmp_path_factory) -> Path:
         "prompts": PROMPTS,
         "labelled": LABELLED,
         "one": INSTRUCTIONS[:1],
+        "one-class": [{**record, "label": "a"} for record in LABELLED],
+        "one-list": [{**record, "label": ["a"]} for record in LABELLED],
+        "numbers-too": [{**record, "label": 0.5} if n else record for n, record in enumerate(LABELLED)],
+        "lists-too": [{**record, "label": ["a"]} if n else record for n, record in enumerate(LABELLED)],
     }
     for name, records in kinds.items():
         lines(folder / f"{name}.jsonl", records)
@@ -68,9 +72,15 @@ REFUSED = {
     "pairs for sft": ("sft --model base --data pairs.jsonl", "pairs.jsonl, line 1: expected a record of kind instruction"),
     "instructions for dpo": ("dpo --model chat --data ins.jsonl", "kind preference"),
     "pairs for kto": ("dpo --model chat --data pairs.jsonl --loss kto", "kind feedback"),
+    "smoothing of kto": ("dpo --model chat --data judged.jsonl --loss kto --smoothing 0.1", "--smoothing: expected none with --loss kto", "got one"),
+    "margin of dpo": ("dpo --model chat --data pairs.jsonl --margin 0.5", "--margin: expected none with --loss dpo", "got one"),
     "prompts for reward": ("reward --model chat --data prompts.jsonl", "kind preference"),
     "labels for grpo": ("grpo --model chat --data labelled.jsonl --reward exact", "kind prompt"),
     "pairs for finetune": ("finetune --model encoder --data pairs.jsonl", "kind classification"),
+    "one class": ("finetune --model encoder --data one-class.jsonl", "--data: expected two or more different labels, got ['a']"),
+    "one class in lists": ("finetune --model encoder --data one-list.jsonl", "--data: expected two or more different labels"),
+    "names and numbers": ("finetune --model encoder --data numbers-too.jsonl", "--data: expected names or numbers as label"),
+    "lists and names": ("finetune --model encoder --data lists-too.jsonl", "--data: expected one label in each record, or a"),
     "one record": ("sft --model base --data one.jsonl", "one.jsonl: expected two or more different prompts", "--validation-data"),
     "one held out": ("dpo --model chat --data judged.jsonl --loss kto", "--validation: expected two or more held-out answers"),
     "forged turn": ("sft --model chat --data forged.jsonl", "forged.jsonl, record 3: messages: expected no text"),

@@ -26,9 +26,11 @@ from tests.cli.own import (
     row,
 )
 from tests.support.scripts import assert_one_line
+from tinyplm.cli.sft import said
 from tinyplm.tokenizers.chat import TEMPLATES
 from tinyplm.tuning import (
     answer_loss,
+    check_records,
     classification,
     conversations,
     instruction_messages,
@@ -100,6 +102,14 @@ def test_sft_tells_the_loss_of_the_models_before_and_after_and_the_folder_chats(
     assert "training   4 steps of 3 samples, 1.7 passes over the data" in outcome.out
     assert "2 tokens added to the vocabulary" in outcome.out and "warning" not in outcome.out
     assert after.generation["eos_token_id"] == [before.tokenizer.eos_id, before.tokenizer.token_to_id("<|im_end|>")]
+
+
+def test_what_a_message_says():
+    """Calls of tools may stand without content."""
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    record = {"messages": [{"role": "user", "content": "2?"}, {"role": "assistant", "tool_calls": [call]}]}
+    (talk,) = check_records([record], "conversation")
+    assert said(talk["messages"][1]) == '[{"name": "add", "arguments": {"a": 2}}]' and said(talk["messages"][0]) == "2?"
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto"])

@@ -124,7 +124,8 @@ def test_numbers_that_cannot_be_are_refused_first(run, no_work, tmp_path, name, 
 
 # ------------------------------------------------------------------------------------------------------ files and folders
 
-TUNING = ["distill", "dpo", "grpo", "lora", "prompting", "rlhf", "sft", "whole_path", "finetune_classifier", "finetune_gpt"]
+TUNING = ["distill", "dpo", "grpo", "instruction_tuning", "lora", "prompting", "r1", "rlhf", "sft", "whole_path",
+          "finetune_classifier", "finetune_gpt"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TUNING)

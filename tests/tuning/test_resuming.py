@@ -227,6 +227,19 @@ def test_a_trainer_json_that_somebody_edited_is_refused_in_one_line(change, halt
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("history", [None, 3, [1], [{"loss": 1.0}]])
+def test_a_history_that_somebody_edited_is_refused_in_one_line(history, tmp_path):
+    with at_step(4, stop), pytest.raises(Stopped):
+        run("finetune", tmp_path)
+    folder = find(tmp_path)
+    file = folder / "trainer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "history": history}))
+    sign(folder)
+    with pytest.raises(ValueError, match="trainer.json: history: expected a list of scores with .*loss") as error:
+        run("finetune", tmp_path)
+    assert "\n" not in str(error.value)
+
+
 # ------------------------------------------------------------------------------------------------- what is allowed
 
 

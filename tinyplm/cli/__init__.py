@@ -7,10 +7,9 @@ parser.py    options as sentences with defaults
 tuning.py    what the commands of tuning share; reports.py: what they print; rounds.py: grpo, ppo
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
-tuning.py    what the recipes share    rounds.py   what ppo and grpo share
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
-distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py, count.py;
-check.py, compare.py, vectors.py.
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py,
+count.py; check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -46,6 +45,7 @@ from . import (
     ppo,
     pretrain,
     reward,
+    sample,
     sft,
     tokenizer,
     vectors,
@@ -63,6 +63,7 @@ COMMANDS: dict[str, Any] = {
     "dpo": dpo,
     "ppo": ppo,
     "grpo": grpo,
+    "sample": sample,
     "distill": distill,
     "generate": generate,
     "chat": chat,

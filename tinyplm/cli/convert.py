@@ -134,6 +134,7 @@ def merged(model: Model, adapter: str) -> Model:
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A temporary folder, which gets the name `out` only if nothing fails."""
+    out = out.resolve()  # "." has no name
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -36,7 +36,7 @@ from ..tuning import (
     text_sequences,
 )
 from .decoders import decoders
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .models import check_same_tokens, named, open_model
 from .parser import POSITIVE, Parser, number, one_of, whole
 from .reports import NATS, count_parts, curves, show_result, validation_table
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     count_parts("sequences", training, held_out)
     settings = in_passes(settings, options, len(training), PASSES)
     with run_folder(COMMAND, options) as out:
-        places = {"validation": held_out, "out": out, "resume": options.resume}
+        places = {"validation": held_out, **recorded(options, out)}
         adapted = adapter(student, options)
         result = distill(student, teacher, training, settings, **places, **adapted)
         if result.signal is not None:

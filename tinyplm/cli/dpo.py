@@ -15,7 +15,7 @@ from typing import Any
 from ..arguments import mismatch
 from ..tuning import DPOSettings, KTOSettings, dpo, feedback, kto, preferences, prompt_ids
 from ..tuning.align.pair_losses import PAIR_LOSSES
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .parser import POSITIVE, Parser, number, one_of
 from .reports import (
     PAIRS,
@@ -43,6 +43,9 @@ from .tuning import (
 )
 
 COMMAND, PASSES = "dpo", 1
+# {option: the loss that has it}
+OWN = {"smoothing": "dpo", "margin": "simpo", "lam": "orpo"}
+OWN |= dict.fromkeys(("desirable_weight", "undesirable_weight"), "kto")
 
 
 def add(parser: Parser) -> None:
@@ -52,14 +55,28 @@ def add(parser: Parser) -> None:
     losses = [*PAIR_LOSSES, "kto"]
     parser.option("--loss", "dpo", f"Loss: {', '.join(losses)}.", one_of(*losses))
     text = "Reward per nat of log-probability gained; larger values stay closer to the reference."
-    parser.option("--beta", 0.1, text, POSITIVE)
+    parser.option("--beta", None, text, POSITIVE, shown="2 of simpo, otherwise 0.1")
     text = "Assumed share of wrong preferences, of the loss dpo."
     parser.option("--smoothing", 0.0, text, number(least=0.0, below=0.5))
+    text = "Least difference of the rewards of the loss simpo."
+    parser.option("--margin", 0.0, text, number(least=0.0))
+    text = "Weight of the odds ratio of the loss orpo."
+    parser.option("--lam", 0.1, text, number(least=0.0))
+    text = "Weight of desirable answers of the loss kto."
+    parser.option("--desirable-weight", 1.0, text, number(least=0.0))
+    text = "Weight of undesirable answers of the loss kto."
+    parser.option("--undesirable-weight", 1.0, text, number(least=0.0))
     answer_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     single = options.loss == "kto"
+    for name, loss in OWN.items():
+        if name in options.given and options.loss != loss:
+            option = f"--{name.replace('_', '-')}"
+            raise mismatch(option, f"none with --loss {options.loss}, which has none", "one")
+    if options.beta is None:
+        options.beta = 2.0 if options.loss == "simpo" else 0.1
     settings: Any = settings_of(KTOSettings if single else DPOSettings, options)
     data = read_data(options, ("feedback",) if single else ("preference",))
     check_ready(options)
@@ -79,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     shown, prompts = some_of(data.held_out, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
-        places = {"validation": held_out, "out": out, "resume": options.resume}
+        places = {"validation": held_out, **recorded(options, out)}
         train: Any = kto if single else dpo
         result = train(model, training, settings, **places, **adapter(model, options))
         if result.signal is not None:

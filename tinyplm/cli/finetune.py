@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import mismatch
+from ..arguments import mismatch, shown
 from ..tuning import TuningSettings, answering, classification, finetune, predict, tagging
 from ..tuning.finetuning.samples import label_names
-from .folders import FREE, check_ready, run_folder, run_options, stopped
+from .folders import FREE, check_ready, recorded, run_folder, run_options, stopped
 from .models import open_model
 from .output import show_files
 from .parser import POSITIVE, Parser, number, whole
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     count_parts("samples", data.training, data.held_out)
     before = held_out.score(predict(model, held_out, workers=options.workers))
     with run_folder(COMMAND, options) as out:
-        places = {"out": out, "resume": options.resume}
+        places = recorded(options, out)
         result = finetune(model, training, held_out, settings, **places)
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
@@ -89,16 +89,19 @@ def labels_of(data: Data) -> list[str] | None:
     if data.kind == "answering":
         return None
     field = "label" if data.kind == "classification" else "tags"
-    values: list[Any] = []
-    for record in (*data.training, *data.held_out):
-        value = record[field]
-        values += value if isinstance(value, list) else [value]
-    if any(isinstance(value, float) for value in values):
-        return ["value"]
+    given = [record[field] for record in (*data.training, *data.held_out)]
+    if len({isinstance(value, list) for value in given}) > 1:
+        raise mismatch("--data", f"one {field} in each record, or a list in each", "both")
+    values = [v for value in given for v in (value if isinstance(value, list) else [value])]
     kinds = {type(value) for value in values}
+    if kinds <= {float, int} and float in kinds:
+        return ["value"]
     if len(kinds) > 1:
         raise mismatch("--data", f"names or numbers as {field}", "both")
-    return [str(value) for value in sorted(set(values))]
+    found = sorted(set(values))
+    if data.kind == "classification" and len(found) < 2:
+        raise mismatch("--data", "two or more different labels", shown(found))
+    return [str(value) for value in found]
 
 
 def samples_of(kind: str, model: Any, part: Sequence[Record], options: argparse.Namespace) -> Any:

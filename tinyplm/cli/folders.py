@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..arguments import check_path, mismatch
 from ..files import sole_writer
 from ..training.checkpoint import started
+from ..training.writers import WRITERS, check_writers
 from .output import tinyplm_command
 from .parser import WORKERS, Parser, number, one_of, whole
 from .settings import RUN, write_run
@@ -48,12 +50,18 @@ def check_fresh(out: Path) -> None:
 
 def check_ready(options: argparse.Namespace) -> None:
     """The checks of run_folder, before anything is computed."""
+    check_writers(options.log)
     out = usable(options.out)
     if options.facts is None:
         check_fresh(out)
     if out.is_dir():
         with sole_writer(out):
             pass
+
+
+def recorded(options: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Where a recipe writes, as its arguments."""
+    return {"out": out, "resume": options.resume, "writers": options.log}
 
 
 @contextmanager
@@ -87,6 +95,9 @@ def run_options(parser: Parser, out: str) -> None:
     option("--save-every", None, text, whole(1), shown="a fifth of all steps", free=FREE)
     text = "Also save this many minutes after the last checkpoint."
     option("--save-minutes", 5.0, text, number(least=0.0), free=FREE)
+    text = f"Also log for other programs: {', '.join(WRITERS)}."
+    writers: dict[str, Any] = {"nargs": "+", "shown": "log.jsonl only", "free": FREE}
+    option("--log", [], text, one_of(*WRITERS), **writers)
     config_option(parser)
     parser.flag("--resume", "Resume the run in --out bit-identically, however it ended.")
 

@@ -13,7 +13,7 @@ import argparse
 
 from ..tuning import PPOSettings, ppo
 from .parser import POSITIVE, Parser, number, whole
-from .rounds import learn, reward_options
+from .rounds import learn, reward_options, tests_option
 from .tuning import answer_options, data_options, settings_of, training_options
 
 COMMAND = "ppo"
@@ -23,6 +23,7 @@ def add(parser: Parser) -> None:
     data_options(parser, "prompts")
     training_options(parser, PPOSettings, "out-ppo")
     reward_options(parser)
+    tests_option(parser)
     option = parser.option
     text = "Weight of the KL divergence to the model as it was, in the reward of each token."
     option("--beta", 0.05, text, number(least=0.0))

@@ -11,7 +11,6 @@ from ..models.model import Model
 from ..training.log import clock
 from ..training.presets import propose
 from ..training.settings import Settings
-from .folders import FREE
 from .models import Named
 from .parser import POSITIVE, Parser, one_of
 from .sizes import SHAPE, SIZES, configure, shape
@@ -79,9 +78,3 @@ def apply_preset(
     share = options.steps * options.batch / (found.steps * found.batch)
     speed = f"{found.flops / found.seconds / 1e9:.1f} GFLOP/s in ten steps"
     print(f"           training should take {clock(share * found.seconds)} ({speed})")
-
-
-def log_option(parser: Parser, writers: tuple[str, ...]) -> None:
-    """--log."""
-    text = f"Also log for other programs: {', '.join(writers)}."
-    parser.option("--log", [], text, one_of(*writers), nargs="+", shown="log.jsonl only", free=FREE)

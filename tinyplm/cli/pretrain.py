@@ -44,7 +44,6 @@ from ..training.presets import SIZES
 from ..training.samples import check_corpus
 from ..training.settings import EXTEND, OPTIMIZERS, Settings
 from ..training.step import evaluate
-from ..training.writers import WRITERS, check_writers
 from .corpus import check_end, corpus_options, prepare, read_documents
 from .decoders import TITLES, decoders
 from .folders import FREE, check_ready, device_options, run_folder, run_options, stopped
@@ -58,7 +57,7 @@ from .models import (
 )
 from .output import show_run, tinyplm_command
 from .parser import POSITIVE, Parser, number, one_of, whole
-from .preset import apply_preset, check_preset, log_option, preset_options
+from .preset import apply_preset, check_preset, preset_options
 from .sampling import beginnings
 from .settings import RUN, write_run
 from .sizes import SHAPE, configure
@@ -76,7 +75,6 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch(f"{options.out}/run.json: facts", ", ".join(FACTS), list(options.facts))
     settings = plan(options, source)
     check_device(options.device)
-    check_writers(options.log)
     check_ready(options)
     model = None
     if source.folder is not None and not started(Path(options.out)):
@@ -169,6 +167,8 @@ def checked(options: argparse.Namespace) -> Named:
         least = read_json(Path(options.out) / RUN)["options"]["steps"]
         if options.steps < least:
             raise mismatch("--steps", f"at least {least}, as in the run", options.steps)
+        if options.steps > least and "extend" not in options.given:
+            options.extend = None  # that in run.json is of an earlier extension
     context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
     options.lr = rate if options.lr is None else options.lr
     weight = options.multi_token_weight
@@ -341,7 +341,6 @@ def add(parser: Parser) -> None:
     text = "Decrease of the validation loss, in nats per token, that counts as an improvement."
     option("--min-improvement", 0.0, text, number(least=0.0), free=FREE)
     run_options(parser, "out")
-    log_option(parser, tuple(WRITERS))
     text = (
         "Make every N-th checkpoint full and the others incremental, which only pays off if most "
     )

@@ -15,7 +15,7 @@ from ..arguments import mismatch
 from ..models.model import Model
 from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
 from ..tuning import RewardSettings, preferences, reward, set_chat_format
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .models import check_tokenizer_fits, open_model
 from .output import tinyplm_command
 from .parser import Parser
@@ -73,8 +73,7 @@ def run(options: argparse.Namespace) -> int:
             training,
             settings,
             validation=held_out,
-            out=out,
-            resume=options.resume,
+            **recorded(options, out),
             **adapter(model, options),
         )
         if result.signal is not None:

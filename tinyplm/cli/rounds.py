@@ -1,4 +1,4 @@
-"""What grpo and ppo share: prompts, the reward, its mean on held-out prompts, the whole run."""
+"""What grpo, ppo and sample share: prompts, the reward, its mean on held-out prompts, a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..models.causal_model import CausalModel
 from ..tokenizers.chat.formats import Template
 from ..tuning import model_reward, parse_rule, prompt_ids, record_reward, rollouts
 from ..tuning.align.rules import RULES
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .models import check_same_tokens, folder_of
 from .parser import Parser, number, whole
 from .reports import (
@@ -34,7 +34,7 @@ Prompts = tuple[list[list[int]], list[Record]]  # prompts, and the records they 
 
 
 def reward_options(parser: Parser) -> None:
-    """--reward, --reward-model, --temperature, --tests."""
+    """--reward, --reward-model, --temperature."""
     parser.section("answers and rewards")
     text = f"Reward by name ({', '.join(RULES)}) or FILE.py:FUNCTION; several with weights are "
     text += '"exact:1,format:0.2".  A record has what its rule compares with, such as "answer".'
@@ -43,6 +43,10 @@ def reward_options(parser: Parser) -> None:
     parser.option("--reward-model", None, text, metavar="FOLDER", shown="none")
     text = "Temperature of sampling."
     parser.option("--temperature", 1.0, text, number(above=0.0))
+
+
+def tests_option(parser: Parser) -> None:
+    """--tests."""
     text = "Held-out prompts whose mean reward is told before and after."
     parser.option("--tests", 64, text, whole(1))
 
@@ -170,7 +174,7 @@ def learn(
     shown, asked = some_of(held_out, lambda r: known[id(r)], options.samples, context)
     first = answers(model, asked, options.tokens)
     with run_folder(command, options) as out:
-        places: dict[str, Any] = {"out": out, "resume": options.resume}
+        places = recorded(options, out)
         result = train(model, prompts, reward, settings, **places, **adapter(model, options))
         if result.signal is not None:
             return stopped(command, options, result.signal)

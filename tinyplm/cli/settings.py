@@ -72,8 +72,9 @@ def read_settings(file: str, parser: Parser, command: str) -> dict[str, Any]:
             raise mismatch(f"{file}: command", repr(command), shown(contents["command"]))
         contents = contents["options"]
     common = {name: value for name, value in contents.items() if not isinstance(value, dict)}
+    own = contents.get(command)
     found = {}
-    for name, value in {**common, **contents.get(command, {})}.items():
+    for name, value in {**common, **(own if isinstance(own, dict) else {})}.items():
         key = name.replace("-", "_")
         if key not in parser.defaults or key in ABOUT:
             expected = f"options of tinyplm {command}"

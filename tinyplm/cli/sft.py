@@ -21,7 +21,7 @@ from ..tokenizers.chat.formats import Template
 from ..tuning import SFTSettings, TokenSequence, conversations, plain, prompt_ids, sft
 from ..tuning.data.conversations import Encoded, shortened
 from ..tuning.data.packing import packing
-from .folders import check_ready, run_folder, stopped
+from .folders import check_ready, recorded, run_folder, stopped
 from .parser import Parser, whole
 from .reports import (
     NATS,
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     shown, prompts = some_of(talks, ids_of, options.samples, model.config.context - 1)
     before = answers(model, prompts, options.tokens)
     with run_folder(COMMAND, options) as out:
-        places = {"validation": held_out, "out": out, "resume": options.resume}
+        places = {"validation": held_out, **recorded(options, out)}
         result = sft(model, training, settings, **places, **adapter(model, options))
         if result.signal is not None:
             return stopped(COMMAND, options, result.signal)
@@ -131,4 +131,4 @@ def first_answer(talk: Record) -> int:
 def said(message: Record) -> str:
     """What a message says; of one without words, what it calls."""
     calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
-    return message["content"] or json.dumps(calls, ensure_ascii=False)
+    return message.get("content") or json.dumps(calls, ensure_ascii=False)

@@ -49,13 +49,14 @@ class Data(NamedTuple):
         """make(records) of both parts; its error "record 3: ..." names the file's record."""
         made = []
         for part, (file, numbers) in zip(self.parts, self.places):
-            with _naming(file, numbers):
+            with naming_records(file, numbers):
                 made.append(make(part))
         return made[0], made[1]
 
 
 @contextmanager
-def _naming(file: str, numbers: Sequence[int]) -> Iterator[None]:
+def naming_records(file: str, numbers: Sequence[int]) -> Iterator[None]:
+    """An error "record 3: ..." names the file's record; numbers: those in the file, from 0."""
     try:
         yield
     except ValueError as error:
@@ -77,11 +78,7 @@ def data_options(
 
     kinds: what --data holds; model: the help of --model, if it is not the usual one.
     """
-    parser.section("model and data")
-    model_option(parser, help=model)
-    text = f"File of {kinds}, with the fields that are shown above: JSON lines (.jsonl), a JSON "
-    text += "list (.json), or a table with a header row (.csv, .tsv)."
-    parser.option("--data", None, text, needed=needed, metavar="FILE", shown="none")
+    file_options(parser, kinds, needed=needed, model=model)
     text = "Share of --data held out for validation."
     parser.option("--validation", 0.1, text, SHARE)
     text = "File of records for validation, instead of a share of --data."
@@ -92,6 +89,15 @@ def data_options(
         own = "that of the folder, otherwise chatml"
         parser.option("--template", None, text, one_of(*TEMPLATES, "none"), shown=own)
     device_options(parser)
+
+
+def file_options(parser: Parser, kinds: str, *, needed: bool = True, model: str = "") -> None:
+    """--model and --data."""
+    parser.section("model and data")
+    model_option(parser, help=model)
+    text = f"File of {kinds}, with the fields that are shown above: JSON lines (.jsonl), a JSON "
+    text += "list (.json), or a table with a header row (.csv, .tsv)."
+    parser.option("--data", None, text, needed=needed, metavar="FILE", shown="none")
 
 
 def training_options(

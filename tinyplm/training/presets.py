@@ -15,7 +15,8 @@ Tokens      20 N, the optimum of a fixed budget (Hoffmann et al. 2022, table 3),
             (Muennighoff et al. 2023, sec. 6).
 Size        by hours: the largest D with c * tokens <= C, where C = hours * FLOP/s is the budget.
             Where the corpus limits the tokens, more compute goes into parameters, up to 6.3 times
-            tokens / 20: beyond that they add almost nothing (ibid., sec. 3: R*_N = 5.3).
+            tokens / 20, where one more is worth 1/e of the first (ibid., sec. 3: R*_N = 5.3; there
+            tokens are the unique ones, here all epochs, since 4 are nearly as good as new).
 Batch       0.292 C^0.327 tokens (DeepSeek-AI 2024, eq. 1), but small enough for 2000 updates, and
             at least 8 sequences.  Both bounds are ours: the law was fitted above 10^17 FLOPs, and
             in our runs of 10^12 to 10^13 smaller batches were too noisy for the rate below.

@@ -22,6 +22,7 @@ from .align.kto import KTOSettings, kto
 from .align.learner import Learner, token_log_probs
 from .align.ppo import PPOResult, PPOSettings, model_reward, ppo
 from .align.recipe import Result
+from .align.rejection import Accepted, accepted_answers
 from .align.reward import RewardResult, RewardSettings, pair_scores, reward, score
 from .align.rollouts import Rollouts, rollouts
 from .align.rules import parse_rule, record_reward, text_reward, weighted
@@ -53,6 +54,7 @@ from .prompts.instructions import Task, instruction_messages
 from .settings import RecipeSettings, TuningSettings
 
 __all__ = [
+    "Accepted",
     "Cloze",
     "DPOSettings",
     "DistillSettings",
@@ -78,6 +80,7 @@ __all__ = [
     "TokenSequence",
     "TuningSettings",
     "Verbaliser",
+    "accepted_answers",
     "answer_loss",
     "answered",
     "answering",

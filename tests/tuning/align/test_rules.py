@@ -40,7 +40,9 @@ def tokenizer():
 
 @pytest.mark.parametrize(("text", "number"), [
     ("1,234.5 km", 1234.5), ("x=-3", -3), ("5-3", 3), ("5 - 3", 3), ("is 42.", 42), ("1e3", 1000), (".5", 0.5), ("-.5", -0.5),
-    ("1, 2,3", 3), ("a-1", 1), ("(3)-2", 2), ("\u22127", -7), ("#### 12,345,678", 12345678), ("no number", None), ("-", None),
+    ("1, 2,3", 3), ("a-1", 1),
+    ("1e5e7", 7), ("1e5e", 1e5), ("1.2.3", 0.3), ("1,2345", 2345), ("e5", 5), (".", None),
+    ("(3)-2", 2), ("\u22127", -7), ("#### 12,345,678", 12345678), ("no number", None), ("-", None),
 ])  # fmt: skip
 def test_the_last_number(text, number):
     assert last_number(text) == number
@@ -64,6 +66,7 @@ def test_the_final_answer():
     (Numeric(), "So 2 + 3 = 5.", {"answer": 5}, 1), (Numeric(), "5 or 6", FIVE, 0), (Numeric(), "five", FIVE, 0),
     (Numeric(), "1,000.0", {"answer": "#### 1000"}, 1), (Numeric(), "0.3334", {"answer": 1 / 3}, 0),
     (Numeric(tolerance=1e-3), "0.3334", {"answer": 1 / 3}, 1), (Numeric(tolerance=1e-3), "1000.9", {"answer": 1000}, 1),
+    (Numeric(), "1e999", {"answer": "2e999"}, 0),
     (Contains(), "It is Ada.", {"answer": "Ada"}, 1), (Contains(), "It is ada.", {"answer": "Ada"}, 0),
     (Contains(), "<think>Ada</think>Bob", {"answer": "Ada"}, 0),
     (Pattern(), "abc", {"pattern": "^a.c$"}, 1), (Pattern(), "abcd", {"pattern": "^a.c$"}, 0), (Pattern("b+"), "abc", {}, 1),
@@ -162,7 +165,11 @@ def test_a_function_of_a_file(tmp_path, tokenizer):
     ("numeric", {"answer": "five"}, "record 1: expected a number in the answer, got 'five'"),
     ("regex", {"answer": "a"}, "record 1: expected a .pattern. for the rule regex, got only 'answer'"),
     ("regex", {"pattern": "("}, r"record 1: pattern: expected a regular expression, got '\(' \("),
+    ("regex", {"pattern": "(" * 5000 + ")" * 5000},
+     r"record 1: pattern: expected a regular expression, got .* \(too deeply nested"),
     ("rule", {"answer": "a", "rule": "rule"}, "record 1: rule: expected a rule other than itself, got 'rule'"),
+    ("rule", {"answer": "a", "rule": "exact,rule"}, "record 1: rule: expected a rule other than itself, got 'exact,rule'"),
+    ("rule", {"answer": "a", "rule": ["exact"]}, r"record 1: rule: expected a non-empty string, got \['exact'\]"),
     ("rule", {"prompt": "a"}, "record 1: expected an .answer. for the rule exact, since it has no rule"),
     ("rule", {"answer": "a", "rule": "numeric"}, "record 1: expected a number in the answer, got 'a'"),
     ("format:1,exact:1", {"prompt": "a"}, "record 1: expected an .answer. for the rule exact"),

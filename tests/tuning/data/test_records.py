@@ -86,6 +86,9 @@ def test_tables(tmp_path):
         table = "sentence1,sentence2,label\n" + "".join(f"a,b,{label}\n" for label in labels)
         found = read_records(written(tmp_path, table, "a.csv"), "classification")
         assert found == [{"text": "a", "pair": "b", "label": label} for label in expected]
+    found = read_records(written(tmp_path, "prompt,answer,label\na,b,true\na,c,False\n", "a.csv"))
+    assert [record["label"] for record in found] == [True, False]
+    assert all(type(record["label"]) is bool for record in found)  # not 1 and 0, which feedback() refuses
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -134,6 +137,7 @@ def test_sharegpt(tmp_path):
     ({"conversations": "a"}, "expected a list of turns, got 'a'"),
     ({"conversations": [{"from": "human"}]}, 'turn 0: expected an object with "from" and a text "value"'),
     ({"conversations": [{"from": "bing", "value": "x"}]}, 'turn 0: expected "from" one of human, user, gpt, '),
+    ({"conversations": [{"from": ["human"], "value": "x"}]}, 'turn 0: expected "from" one of human, user, gpt, '),
     ({"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "add(2)"}]},
      'turn 1: expected the JSON of {"name": ..., "arguments": ...}, or of a list of such, got \'add(2)\''),
     ({"conversations": [{"from": "gpt", "value": "x"}]}, "messages: expected an optional system message, then user"),

@@ -10,6 +10,7 @@ distill   a student from a teacher's distributions or answers
 learner   a model trained with any loss on its outputs
 journal   what a run writes: its log, progress, checkpoints and result
 recipe    what the recipes share: results, the loop over a fixed set of samples
+rejection answers of a policy that a reward accepts, as data for sft
 redraws   groups with equal rewards drawn again
 rounds    what ppo and grpo share: the loop of rollouts, rewards and updates
 rollouts  answers drawn from a policy

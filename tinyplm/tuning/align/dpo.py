@@ -49,7 +49,8 @@ class DPOSettings(EvaluatedSettings):
                SimPO's paper has 2 to 2.5.  ORPO has none
     smoothing  assumed share of wrong preferences, with loss "dpo" (conservative DPO)
     lam        weight of the odds ratio, with loss "orpo"
-    margin     by which SimPO's rewards are to differ, with loss "simpo"; its paper has beta / 2
+    margin     by which SimPO's rewards are to differ, with loss "simpo"; its paper has
+               0.3 to 1.6 with beta 2 to 2.5
     means      log-probabilities as means over an answer's tokens, not sums; None: as in the paper
                of the loss.  The authors of IPO ran it with means, as TRL does
     joint      both answers of a pair in one row behind a prompt that is read once (see

@@ -43,7 +43,7 @@ class KTOSettings(EvaluatedSettings):
     desirable_weight    of desirable answers
     undesirable_weight  of the others.  With unequal numbers of both, the paper has
                         desirable_weight n_desirable = 1 to 1.5 times undesirable_weight
-                        n_undesirable (eq. 9)
+                        n_undesirable (eq. 9; 1 to 4/3 times in its first version, and in TRL)
     """
 
     learning_rate: float = 1e-5

@@ -67,11 +67,13 @@ def rollouts(
     stop_ids: Iterable[int] | None = None,
     seed: int = 0,
     workers: int = 1,
+    first_prompt: int = 0,
     **sampling: Any,
 ) -> Rollouts:
     """Draw `samples` answers to each prompt (token ids).
 
     The answers depend on the seed and the prompt's number, not on the workers.
+    first_prompt: the number of the first prompt, for prompts that are a part of more.
     stop_ids: the tokens that end an answer, by default model.end_ids().  temperature, sampling: see
     generation.sampling; a policy gradient needs the distribution that was drawn from, so truncated
     sampling (top_k, top_p) is for evaluation.  workers: threads that share the prompts.
@@ -80,6 +82,7 @@ def rollouts(
     check_decoder("model", model)
     check_whole("samples", samples, 1, MOST_TEXTS)
     check_whole("workers", workers, 1)
+    check_whole("first_prompt", first_prompt)
     limits = {"vocabulary": model.config.vocab_size, "context": rollout_context(model)}
     prompts = check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
     stops = stops_of(model, stop_ids)
@@ -97,7 +100,7 @@ def rollouts(
         first, some = part
         answers: list[list[int]] = [[] for _ in range(len(some) * samples)]
         finished = [False] * len(answers)
-        for pieces in stream(quick, some, first_prompt=first, **options):
+        for pieces in stream(quick, some, first_prompt=first_prompt + first, **options):
             for piece in pieces:
                 answers[piece.row].append(piece.id)
                 finished[piece.row] = piece.finished == "stop"

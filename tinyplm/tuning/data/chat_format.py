@@ -11,7 +11,8 @@ import regex
 
 from ...arguments import as_texts, check_flag, known_arguments, mismatch
 from ...backend import array_module
-from ...core import tree_map
+from ...core import flatten, tree_map
+from ...families import shapes_of
 from ...files import parse_json
 from ...models.model import Model, check_decoder, check_model
 from ...tokenizers import Tokenizer
@@ -91,11 +92,12 @@ def with_tokens(model: Model, tokens: Sequence[str]) -> Model:
     has fewer.  Their rows of each table over the vocabulary (the embeddings, and the head if it is
     a matrix of its own) are the mean of the N rows, so that the new logits are, at first, no larger
     than those of known tokens.                                                       Hewitt 2021
-    ValueError for a model without tokenizer, and for a token that the vocabulary has.
+    ValueError for a model without tokenizer, one with a prefix or the layout of for_decoding, and
+    for a token that is empty or that the vocabulary has.
     """
     check_decoder("model", model)
     names, old = as_texts("tokens", tokens), model.text_tokenizer()
-    if known := [t for t in names if old.token_to_id(t) is not None or names.count(t) > 1]:
+    if known := [t for t in names if not t or old.token_to_id(t) is not None or names.count(t) > 1]:
         raise mismatch("tokens", "texts that are no tokens yet, each once", known)
     N, V = len(old), model.config.vocab_size
     if V < N:
@@ -109,7 +111,10 @@ def with_tokens(model: Model, tokens: Sequence[str]) -> Model:
         axes = [axis for axis, pair in enumerate(zip(shape, other)) if pair[0] != pair[1]]
         return _with_mean(a, axes[0], N, end, size) if axes else a
 
-    shapes = [model.family.shapes(c) for c in (config, one_more)]  # differ in the vocabulary
+    shapes = [shapes_of(model.family, c, model.task) for c in (config, one_more)]
+    if flatten(model.params).keys() != flatten(shapes[0]).keys():
+        expected = "one with the parameters of its family alone, without a prefix"
+        raise mismatch("model", expected, f"{model!r}, which has others")
     made = model.with_params(tree_map(grown, model.params, *shapes))
     made.config, made.file_dtypes = config, model.file_dtypes
     made.tokenizer = Tokenizer(**old.parts | {"added_tokens": [*old.added_tokens, *added]})

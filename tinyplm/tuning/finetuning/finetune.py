@@ -165,10 +165,13 @@ class _Run:
         trainer = folder.trainer
         where = f"{printable(folder.out)}: {TRAINER}"
         check_whole(f"{where}: best_epoch", trainer.get("best_epoch"), 0, self.settings.epochs)
-        self.best_epoch, self.history = trainer["best_epoch"], trainer.get("history", [])
+        self.best_epoch, history = trainer["best_epoch"], trainer.get("history")
         names = {"loss", *self.validation.measures}
-        if not all(isinstance(scores, dict) and names <= scores.keys() for scores in self.history):
-            raise wrong(f"{where}: history", f"scores with {', '.join(names)}", self.history)
+        rows: list[Any] = history if isinstance(history, list) else [None]
+        if not all(isinstance(scores, dict) and names <= scores.keys() for scores in rows):
+            expected = f"a list of scores with {', '.join(sorted(names))}"
+            raise wrong(f"{where}: history", expected, history)
+        self.history = rows
         if self.best_epoch > len(self.history):
             raise wrong(f"{where}: best_epoch", f"at most {len(self.history)}", self.best_epoch)
         if not self.best_epoch:

@@ -19,7 +19,7 @@ SECONDS = 1.0  # that a pattern may take
 # 1,234.5 or -3e5; a minus after a letter, a digit or a bracket is an operator or a hyphen
 _NUMBER = regex.compile(
     r"(?:(?<![\w)\]])[-+\u2212])?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:(?<=[0-9])|(?=\.[0-9]))(?:\.[0-9]+)?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?:[eE][-+]?[0-9]+)?"
 )
 _THOUGHTS = regex.compile(r"(?s).*</think>")
@@ -35,7 +35,7 @@ def final_answer(text: str) -> str:
 
 def last_number(text: str) -> float | None:
     """The last number in a text, such as 1234.5 of "1,234.5 km"; None if there is none."""
-    found = [match for match in _NUMBER.findall(text) if match]
+    found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
 
 
@@ -84,7 +84,7 @@ class Numeric:
 
     def __call__(self, answer: str, record: Mapping[str, Any]) -> float:
         found, near = last_number(final_answer(answer)), self.tolerance
-        if found is None:
+        if found is None or math.isinf(found):  # 1e999 is no right answer
             return 0.0
         right = [x for x in map(last_number, right_answers(record)) if x is not None]
         return float(any(math.isclose(found, x, rel_tol=near, abs_tol=near) for x in right))
@@ -141,5 +141,8 @@ class Pattern:
 def _compiled(pattern: str, where: str) -> Any:
     try:
         return regex.compile(pattern)
-    except regex.error as error:
+    except (regex.error, OverflowError) as error:
         raise mismatch(where, "a regular expression", f"{shown(pattern, 60)} ({error})") from None
+    except RecursionError:
+        given = f"{shown(pattern, 60)} (too deeply nested)"
+        raise mismatch(where, "a regular expression", given) from None

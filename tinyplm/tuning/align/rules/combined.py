@@ -211,9 +211,16 @@ def _weight(text: str, item: str) -> float:
     return value
 
 
+def _of_data(text: Any) -> Part:
+    """The rule that a record names; ValueError for one that names the record's rule again."""
+    check_text("rule", text, empty=False)  # before it is looked up, since a list has no hash
+    return _parsed_once(text)
+
+
 @functools.lru_cache(maxsize=256)
-def _of_data(text: str) -> Part:
+def _parsed_once(text: str) -> Part:
     rule = parse_rule(text, files=False)
-    if isinstance(rule, OfRecord):
+    inner = [part.rule for part in rule.parts] if isinstance(rule, Weighted) else [rule]
+    if any(isinstance(one, OfRecord) for one in inner):
         raise mismatch("rule", "a rule other than itself", shown(text))
     return Part.of(rule, getattr(rule, "NAME", text))

@@ -140,8 +140,10 @@ def _listed(path: str | os.PathLike) -> Iterator[tuple[str, Any]]:
 
 
 def _numbered(records: list[Record]) -> list[Record]:
-    """Records of a table; if all labels are whole numbers, or all are numbers, as such."""
+    """Records of a table; if all labels are texts of whole numbers, or all of numbers, as such."""
     labels = [record["label"] for record in records if "label" in record]
+    if not all(isinstance(label, str) for label in labels):  # feedback's are True and False
+        return records
     for kind in (int, float):
         try:
             numbers = list(map(kind, labels))

@@ -105,7 +105,7 @@ def _from_sharegpt(value: Any, where: str) -> list[dict[str, Any]]:
             expected = 'an object with "from" and a text "value"'
             raise mismatch(f"{where}: turn {n}", expected, shown(turn, 60))
         speaker, said = turn.get("from"), turn["value"]
-        if speaker not in SPEAKERS:
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
             expected = f'"from" one of {", ".join(SPEAKERS)}'
             raise mismatch(f"{where}: turn {n}", expected, shown(speaker, 60))
         if speaker == "function_call":
