@@ -118,7 +118,7 @@ def test_it_takes_a_draft(generate, tmp_path):
     assert found.out == plain and "2 of 2 checked proposals accepted, 1.22 tokens per pass" in found.err
     assert "--draft: expected none with --beams" in generate.refused(tmp_path / "target", "--beams", 2, *draft)
     assert "--draft-length: expected an integer >= 1, got 0" in generate.refused(tmp_path / "target", "--draft-length", 0)
-    assert generate.refused(tmp_path / "target", "--draft", tmp_path / "none").startswith("tinyplm: --draft: expected a folder")
+    assert generate.refused(tmp_path / "target", "--draft", tmp_path / "none").startswith("tinyplm: --draft: expected the folder")
     tinyplm.save(tiny(vocab_size=200), tmp_path / "other")
     message = generate.refused(tmp_path / "target", "--draft", tmp_path / "other")
     assert message == "tinyplm: draft: expected a model of the target's 262 tokens, got one of 200"
