@@ -52,7 +52,7 @@ NAMES = ("clip_ratio", "clip_ratio_high", "ratio", "aggregation", "scale", "beta
 def settings(*arguments):
     given = vars(cli.parsers()[0].parse_args(["grpo", "--model", "m", "--data", "d", *map(str, arguments)]))
     given.pop("command")
-    return command.method_settings(resolve(cli.parsers()[1]["grpo"], "grpo", given))
+    return command.method_settings(resolve(cli.parsers()[1]["grpo"], "grpo", {"tokens": 64, **given}))
 
 
 @pytest.mark.parametrize("method", command.METHODS)

@@ -118,7 +118,13 @@ def read(name: str) -> Model:
 def merged(model: Model, adapter: str) -> Model:
     """The model with a LoRA adapter in its matrices, computed in at least float32."""
     path = Path(adapter)
-    theta, alpha = load_lora(path if (path / ADAPTER).is_file() else path / FINAL)
+    path = path if (path / ADAPTER).is_file() else path / FINAL
+    theta, alpha = load_lora(path)
+    if (path / "config.json").is_file():  # of a run, whose vocabulary may have grown
+        size, own = read_config(path).vocab_size, model.config.vocab_size
+        if size != own:
+            given = f"one of {size}; tinyplm convert --model {adapter} has it merged"
+            raise mismatch("--adapter", f"an adapter of a model of {own} tokens", given)
     half, dtypes = model.dtype == np.float16, model.file_dtypes
     wide = model.astype("float32") if half else model
     cast = {

@@ -50,7 +50,9 @@ from .tuning import (
     data_options,
     in_passes,
     read_data,
+    set_tokens,
     settings_of,
+    tokens_option,
     training_options,
 )
 
@@ -81,8 +83,7 @@ def add(parser: Parser) -> None:
     parser.option("--hard", 0.5, text, number(least=0.0, most=1.0))
     text = "Answers that the teacher writes to each prompt."
     parser.option("--answers", 4, text, whole(1))
-    text = "Maximum number of tokens in one."
-    parser.option("--tokens", 64, text, whole(1))
+    tokens_option(parser, "Maximum number of tokens in one.")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         raise mismatch("--validation-data", "none, since there is --text", "one")
     data = text_data(options) if options.text else None
     data = data or read_data(options, ("instruction", "conversation", "prompt"))
+    set_tokens(options, "teacher")
     check_ready(options)
     teacher = cast(CausalModel, open_model(options.teacher, options, option="--teacher"))
     check_decoder("--teacher", teacher)

@@ -37,6 +37,7 @@ from .tuning import (
     last_user,
     open_chat,
     read_data,
+    set_tokens,
     settings_of,
     some_of,
     training_options,
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     settings: Any = settings_of(KTOSettings if single else DPOSettings, options)
     data = read_data(options, ("feedback",) if single else ("preference",))
     check_ready(options)
+    set_tokens(options)
     model, template = open_chat(options)
     tokenizer = model.text_tokenizer()
     make: Any = feedback if single else preferences

@@ -20,7 +20,7 @@ from typing import Any
 from ..tuning import GRPOSettings, grpo
 from .parser import Parser, number, one_of, whole
 from .rounds import learn, reward_options, tests_option
-from .tuning import answer_options, data_options, settings_of, training_options
+from .tuning import answer_options, data_options, set_tokens, settings_of, training_options
 
 COMMAND = "grpo"
 # the settings of each method, see GRPOSettings; what is given on the command line wins
@@ -70,4 +70,5 @@ def method_settings(options: argparse.Namespace) -> GRPOSettings:
 
 
 def run(options: argparse.Namespace) -> int:
+    set_tokens(options)
     return learn(COMMAND, options, grpo, method_settings(options))

@@ -14,7 +14,7 @@ import argparse
 from ..tuning import PPOSettings, ppo
 from .parser import POSITIVE, Parser, number, whole
 from .rounds import learn, reward_options, tests_option
-from .tuning import answer_options, data_options, settings_of, training_options
+from .tuning import answer_options, data_options, set_tokens, settings_of, training_options
 
 COMMAND = "ppo"
 
@@ -36,5 +36,6 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    set_tokens(options)
     kl = ("nats", ("kl",))
     return learn(COMMAND, options, ppo, settings_of(PPOSettings, options), kl)

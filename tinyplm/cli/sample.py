@@ -29,7 +29,7 @@ from .folders import config_option, device_options, usable
 from .models import open_model
 from .parser import WORKERS, Parser, number, one_of, whole
 from .rounds import check_reward, prompts_of, reward_of, reward_options
-from .tuning import file_options, naming_records
+from .tuning import file_options, naming_records, set_tokens, tokens_option
 
 
 def add(parser: Parser) -> None:
@@ -38,7 +38,7 @@ def add(parser: Parser) -> None:
     reward_options(parser)
     option = parser.option
     option("--samples", 4, "Answers to each prompt.", whole(1))
-    option("--tokens", 64, "Maximum number of tokens in an answer.", whole(1))
+    tokens_option(parser)
     text = "Answers to a prompt that are kept: the best one, or all that differ."
     option("--keep", "best", text, one_of(*KEEP))
     text = "Least reward of an answer that is kept."
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     opened = open_model(options.model, options)
     check_decoder("--model", opened)
     model = cast(CausalModel, opened)
+    set_tokens(options)
     template = folder_template(model.files, model.text_tokenizer().named)
     with naming_records(options.data, range(len(records))):
         asked = prompts_of(model, template, records, options.tokens, model.config.context)

@@ -44,6 +44,7 @@ from .tuning import (
     last_user,
     open_chat,
     read_data,
+    set_tokens,
     settings_of,
     some_of,
     training_options,
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if options.template == "none" and data.kind != "instruction":
         raise mismatch("--template", "a chat format, since --data holds conversations", "none")
     check_ready(options)
+    set_tokens(options)
     model, template = open_chat(options)
     check_whole("--packed", options.packed, 1, model.config.context, or_none=True)
     training, held_out = encoded(model, template, data, options)

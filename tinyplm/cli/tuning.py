@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar, cast
 
-from .. import hub
 from ..arguments import mismatch
+from ..core import flatten
 from ..files import printable
 from ..models.causal_model import CausalModel
 from ..models.model import Model, check_decoder
@@ -18,7 +18,7 @@ from ..optim.schedule import SCHEDULES
 from ..tokenizers.chat.formats import TEMPLATES, Template, folder_template
 from ..tuning import instruction_messages, kind_of, lora_of, read_records, set_chat_format, split
 from .folders import FREE, device_options, run_options
-from .models import check_tokenizer_fits, model_option, open_model
+from .models import check_tokenizer_fits, folder_of, model_option, open_model, read_config
 from .parser import POSITIVE, SHARE, Parser, number, one_of, whole
 
 S = TypeVar("S")
@@ -26,6 +26,7 @@ Record = dict[str, Any]
 # {option: the field of the settings}
 FIELDS = {"batch": "batch_size", "micro_batch": "micro_batch_size", "lr": "learning_rate"}
 FIELDS |= {"decay": "weight_decay", "tokens": "max_new_tokens"}
+TOKENS = 64  # of an answer
 NUMBER = "number of the record"  # while the records are split
 LEAST_STEPS = 100  # of a default in passes
 
@@ -138,10 +139,14 @@ def training_options(
     run_options(parser, out)
 
 
-def answer_options(parser: Parser, tokens: int = 64) -> None:
+def tokens_option(parser: Parser, text: str = "Maximum number of tokens in an answer.") -> None:
+    room = f"{TOKENS}, at most half of the context"
+    parser.option("--tokens", None, text, whole(1), shown=room)
+
+
+def answer_options(parser: Parser) -> None:
     """--tokens and --samples: answers that are shown."""
-    text = "Maximum number of tokens in an answer."
-    parser.option("--tokens", tokens, text, whole(1))
+    tokens_option(parser)
     text = "Number of held-out prompts whose answers are shown, before and after."
     parser.option("--samples", 3, text, whole(), free=FREE)
 
@@ -253,20 +258,37 @@ def open_chat(options: argparse.Namespace) -> tuple[CausalModel, Template | None
     more = f", {added} tokens added to the vocabulary" if added else ""
     print(f"model      {model}")
     print(f"format     {name}{more}")
-    if added and getattr(options, "lora", None) is not None:
-        print("warning    --lora does not train the added tokens, so answers may not end: first")
-        print("           run tinyplm sft without --lora, or take a model that has these tokens")
     return cast(CausalModel, model), template
 
 
 def adapter(model: Model, options: argparse.Namespace) -> dict[str, Any]:
-    """The transform of --lora, for a recipe."""
+    """The transform of --lora, for a recipe.
+
+    Of a model whose vocabulary has grown it also adapts the tables of the tokens: the rows of new
+    tokens, all alike, must be learned.
+    """
     if options.lora is None:
         return {}
-    made = lora_of(model, rank=options.lora, key=options.seed)
-    count = sum(a.size for a in hub.folders.flatten(made["theta"]).values())
-    print(f"adapter    LoRA of rank {options.lora}, {count:,} parameters")
+    size = model.config.vocab_size
+    grown = size != read_config(folder_of(options.model)).vocab_size
+
+    def adapted(path: str, a: Any) -> bool:
+        return path.rsplit(".", 1)[-1] in ("Wq", "Wv") or (
+            grown and a.ndim == 2 and size in a.shape
+        )
+
+    made = lora_of(model, rank=options.lora, key=options.seed, targets=adapted)
+    count = sum(a.size for a in flatten(made["theta"]).values())
+    tables = ", also of the tokens' table" if grown else ""
+    print(f"adapter    LoRA of rank {options.lora}{tables}, {count:,} parameters")
     return made
+
+
+def set_tokens(options: argparse.Namespace, name: str = "model") -> None:
+    """The default of --tokens: what the model of --NAME has room for beside a prompt."""
+    if options.tokens is None:
+        context = read_config(folder_of(getattr(options, name), f"--{name}")).context
+        options.tokens = TOKENS if context is None else max(1, min(TOKENS, context // 2))
 
 
 def count_parts(
