@@ -55,7 +55,7 @@ def test_every_decoder_has_a_title_and_about_as_many_parameters(tree):
 
 
 def test_a_short_run_writes_the_plot(tmp_path, texts, monkeypatch, capsys):
-    documents = [Path(text).read_text() for text in texts] * 4
+    documents = [Path(text).read_text() for text in texts]
     monkeypatch.setattr(corpus, "default_corpus", lambda: documents)
     monkeypatch.setattr(
         sys, "argv", ["family_tree.py", "--families", "gpt2", "gemma2", "mixtral", "--steps", "4", "--context", "8"]

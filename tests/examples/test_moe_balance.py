@@ -21,7 +21,7 @@ TINY = (
     "--steps",
     "6",
     "--context",
-    "8",
+    "32",
     "--batch",
     "4",
     "--vocabulary",
@@ -40,7 +40,7 @@ def records(folder: Path) -> list[dict]:
 
 
 def test_four_models_are_trained_and_drawn(run, tmp_path, texts, monkeypatch):
-    documents = [Path(text).read_text() for text in texts] * 4
+    documents = [Path(text).read_text() for text in texts]
     monkeypatch.setattr(corpus, "default_corpus", lambda: documents)
     outcome = run("moe_balance.py", *TINY, "--bias-rate", "0.5", "--out", str(tmp_path / "out"))
     assert outcome.code == 0, outcome.err
@@ -85,7 +85,7 @@ def test_wrong_options_are_one_line(run, tmp_path, option, value, word):
 def test_a_signal_ends_it(run, tmp_path, texts, monkeypatch):
     """train returns after a signal; no other model is trained then."""
     calls = []
-    monkeypatch.setattr(corpus, "default_corpus", lambda: [Path(text).read_text() for text in texts] * 4)
+    monkeypatch.setattr(corpus, "default_corpus", lambda: [Path(text).read_text() for text in texts])
     monkeypatch.setattr(loop, "train", lambda *args, **options: calls.append(args) or SimpleNamespace(signal=signal.SIGTERM))
     outcome = run("moe_balance.py", *TINY, "--out", str(tmp_path / "out"))
     assert outcome.code == 130 and outcome.err.strip() == "interrupted" and len(calls) == 1
