@@ -44,7 +44,7 @@ def test_bad_options_are_one_line_and_status_2(tinyplm, arguments, message):
 
 
 def test_an_interruption_while_it_starts_is_one_line(tinyplm, monkeypatch):
-    monkeypatch.setattr(cli, "parsers", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(cli, "parsers", lambda only: (_ for _ in ()).throw(KeyboardInterrupt))
     assert tinyplm("count", "--list") == (130, "", "\ntinyplm: interrupted\n")
 
 
