@@ -17,10 +17,11 @@ from .. import scaling
 from ..arguments import mismatch
 from ..families import FAMILIES, check_task, family, is_seq2seq
 from ..models.routed import is_routed
+from ..scaling.memory import OPTIMIZERS
 from .folders import config_option
 from .models import model_option, named, read_settings
 from .output import table
-from .parser import Parser, one_of, whole
+from .parser import Parser, number, one_of, whole
 
 LONGEST = 512  # for a model without a limit of its own
 
@@ -37,6 +38,15 @@ def add(parser: Parser) -> None:
     parser.option("--context", None, text, whole(1), shown=shown)
     text = f"Data type of weights, gradients and cache: {', '.join(scaling.BYTES)}."
     parser.option("--dtype", "float32", text, one_of(*scaling.BYTES))
+    parser.section("Devices: bytes of each")
+    parser.option("--stage", 0, "Stage of ZeRO.", whole(0, 3))
+    for name in ("data", "tensor", "pipeline"):
+        parser.option(f"--{name}", 1, f"Size of {name} parallelism.", whole(1))
+    parser.flag("--master", "Count copies in float32 of 16-bit weights.")
+    text = "Optimiser: adamw or adafactor."
+    parser.option("--optimizer", "adamw", text, one_of(*OPTIMIZERS))
+    text = "Bytes a second that a device reads, for a bound of the speed of decoding."
+    parser.option("--bandwidth", None, text, number(above=0), shown="no bound")
     config_option(parser)
 
 
@@ -105,17 +115,24 @@ def flops(module: ModuleType, config: Any, task: str, options: argparse.Namespac
 
 
 def memory(module: ModuleType, config: Any, task: str, options: argparse.Namespace) -> str:
-    found = scaling.memory(
-        module, config, dtype=options.dtype, batch=options.batch, context=options.context, task=task
-    )
-    names = {
-        "weights": "weights",
-        "gradients": "gradients",
-        "moments": "moments of AdamW, at least float32",
-        "cache": f"key/value cache, {options.batch} x {options.context:,} tokens",
-    }
-    lines = [(f"memory, {options.dtype}, without activations", "")]
-    return table([*lines, *((names[name], size(n)) for name, n in found.items())])
+    dtype, names = options.dtype, ("optimizer", "master", "stage", "data", "tensor", "pipeline")
+    chosen = {name: getattr(options, name) for name in names}
+    found = scaling.states(module, config, dtype=dtype, task=task, **chosen)
+    optimizer = {"adamw": "AdamW", "adafactor": "Adafactor"}[options.optimizer]
+    shown = {"moments": f"moments of {optimizer}, at least float32", "master": "master copies"}
+    lines = [(f"memory, {dtype}, without activations", "")]
+    lines += [(shown.get(part, part), size(round(n))) for part, n in found.items()]
+    if hasattr(module, "TASKS"):
+        return table(lines)
+    sizes = {"batch": options.batch, "context": options.context}
+    kept = scaling.cache(module, config, dtype=dtype, **sizes)
+    text = f"key/value cache, {options.batch} x {options.context:,} tokens"
+    lines.append((text, size(kept)))
+    if options.bandwidth is not None:
+        most = {"bandwidth": options.bandwidth, "dtype": dtype, **sizes}
+        speed = scaling.decoding_speed(module, config, **most)
+        lines.append(("tokens a second of decoding, at most", f"{speed:.4g}"))
+    return table(lines)
 
 
 def size(n: int) -> str:

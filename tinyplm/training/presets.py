@@ -186,6 +186,12 @@ def learning_rate_of(parameters: int) -> float:
     return float(f"{max(1e-4, 0.003239 - 0.0001395 * math.log(parameters)):.1e}")
 
 
+def batch_tokens(flops: float) -> float:
+    """Tokens of a batch for a run of so many FLOPs: 0.292 C^0.3271.    DeepSeek-AI 2024, eq. 1"""
+    check_number("flops", flops, above=0)
+    return 0.292 * flops**0.3271
+
+
 def warmup_steps(steps: int, beta2: float = 0.95) -> int:
     """max(2 / (1 - beta2), 0.012 steps), at most a tenth of the steps.        Ma & Yarats 2021"""
     check_whole("steps", steps, 1, LARGEST)
@@ -212,8 +218,8 @@ def _largest(budget: float, most: int, vocab_size: int, context: int) -> tuple[i
 
 
 def _batch(tokens: float, each: int, context: int) -> int:
-    law = 0.292 * (tokens * each) ** 0.3271
-    return max(SEQUENCES, int(min(law, tokens / UPDATES) // context))
+    most = min(batch_tokens(tokens * each), tokens / UPDATES)
+    return max(SEQUENCES, int(most // context))
 
 
 def measured_speed(model: Model, settings: Settings, *, steps: int = 10) -> float:

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and memory of a model, from its config alone: nothing is allocated.
+"""Parameters and FLOPs of a model, from its config alone: nothing is allocated.
 
 A multiply-add counts as two FLOPs.  Counted are the products of matrices, which are nearly all of
 the work; norms, activations, softmax and look-ups are not.  Per token, a matrix (I, J) takes I J
@@ -23,16 +23,12 @@ import math
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from .arguments import MOST, check_choice, check_number, check_whole, mismatch
-from .core import flatten
-from .families import LANGUAGE_MODELS, MULTI_TOKEN, check_task, is_seq2seq, shapes_of
-from .layers.cache_size import cache_bytes, numbers_per_token
-from .models.causal_lm import cache_layout
+from ..arguments import MOST, check_number, check_whole, mismatch
+from ..core import flatten
+from ..families import LANGUAGE_MODELS, MULTI_TOKEN, check_task, is_seq2seq, shapes_of
+from ..models.causal_lm import cache_layout
 
 PARTS = ("embeddings", "attention", "feed-forward", "norms", "head", "other")
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 # of a head, what is computed at each predicted place; the rest once for a text
 _EACH_PLACE = ("head.W", "head.transform.W", "head.tokens.W", "head.span.W")
 
@@ -178,39 +174,10 @@ def decoding_flops(
     return 2 * total
 
 
-def memory(
-    family: ModuleType,
-    config: Any,
-    *,
-    dtype: str = "float32",
-    batch: int = 1,
-    context: int = 1,
-    source: int | None = None,
-    task: str | None = None,
-) -> dict[str, int]:
-    """Bytes of {"weights", "gradients", "moments", "cache"}.
-
-    gradients  as many numbers as weights           moments  AdamW's two, in at least float32
-    cache      keys and values of `context` tokens in each of `batch` texts; of an encoder-decoder
-               also those of `source` tokens (default: as many).  Missing for an encoder.
-    Activations depend on the form of a step and are not counted.
-    """
-    check_choice("dtype", dtype, BYTES)
-    for name, value in (("batch", batch), ("context", context)):
-        check_whole(name, value, 1, MOST)
-    check_whole("source", source, 1, MOST, or_none=True)
-    count = sum(parameters(family, config, task=task).values())
-    width = BYTES[dtype]
-    found = {"weights": count * width, "gradients": count * width}
-    found["moments"] = 2 * count * max(4, width)
-    if is_seq2seq(family):
-        places = context + (context if source is None else source)
-        found["cache"] = batch * places * numbers_per_token(**config.cache_sizes) * width
-    elif not hasattr(family, "TASKS"):
-        kept = np.dtype("float16" if width == 2 else dtype)
-        layout = cache_layout(family, config)
-        found["cache"] = cache_bytes(**layout, batch=batch, capacity=context, dtype=kept)
-    return found
+def is_tied(family: ModuleType, config: Any) -> bool:
+    """Whether the head over the vocabulary is the table of tokens."""
+    task = check_task(family, None)
+    return _tied(flatten(shapes_of(family, config, task)), task)
 
 
 # -------------------------------------------------------------------------------------- the leaves
