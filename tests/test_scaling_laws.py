@@ -182,7 +182,7 @@ def test_states_are_what_our_optimisers_hold():
 
 
 def test_published_activations():
-    """Korthikanti et al. 2022: GPT-3's 5 a s / h is 80; recomputing attention keeps 34 of 114 (sec. 5: 70% saved)."""
+    """Korthikanti et al. 2022: GPT-3's 5 a s / h is 80; recomputing attention keeps 34 of 114."""
     sizes = {"length": 2048, "batch": 1, "width": 12288, "heads": 96}
     one = 2048 * 12288
     assert scaling.published_activations(**sizes) == one * 114
