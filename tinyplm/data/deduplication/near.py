@@ -43,7 +43,7 @@ def minhash(
 ) -> CorpusStep:
     """Drop documents that are similar to an earlier one.
 
-    unit, width, normalize: the shingles (shingling.py). permutations: k, the numbers of a signature.
+    unit, width, normalize: the shingles (shingling.py). permutations: k, numbers of a signature.
     threshold: the Jaccard similarity from which documents are duplicates; it chooses bands and
     rows (lsh.py) where these are not given. verify: accept a candidate pair if at least
     `threshold` is the similarity estimated from all k numbers ("signatures"), or the true one of

@@ -13,7 +13,7 @@ Two places have equal ranks rank_n if and only if their n characters are equal. 
 m >= n characters shows as m - n + 1 such places in a row.
 
 Removed are the characters of later occurrences, except where the first occurrence of a repeat
-overlaps them.  So each run of n characters of the corpus is still there once.
+overlaps them.  So each run of n characters that repeats is still there once.
 """
 
 from __future__ import annotations
