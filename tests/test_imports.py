@@ -27,7 +27,7 @@ ALLOWED = {
     "losses": {"backend", "core", "layers", "shapes"},
     "kernels": {"backend", "core", "random", "layers", "losses", "shapes", "special"},
     "optim": {"backend", "core", "shapes"},
-    "data": {"core", "files", "shapes"},
+    "data": {"core", "files", "random", "shapes"},
     "objectives": {"core", "random", "data", "shapes"},
     "tokenizers": {"files", "random"},
     "evaluation": {"core", "data", "shapes"},

@@ -1,0 +1,1 @@
+"""Twins of tinyplm/data: what is in a corpus."""
