@@ -23,7 +23,7 @@ def luhn(digits: str) -> bool:
     From the right, every second digit is doubled and its digits are added: the sum of all is a
     multiple of 10.  False for no digits.
     """
-    _check_digits("digits", digits)
+    check_digits("digits", digits)
     back = [int(c) for c in reversed(digits)]
     total = sum(back[0::2]) + sum(_DOUBLED[d] for d in back[1::2])
     return bool(back) and total % 10 == 0
@@ -31,7 +31,7 @@ def luhn(digits: str) -> bool:
 
 def luhn_digit(digits: str) -> str:
     """The digit that, added at the end, makes them valid by `luhn`."""
-    _check_digits("digits", digits)
+    check_digits("digits", digits)
     back = [int(c) for c in reversed(digits)]
     return str(-(sum(_DOUBLED[d] for d in back[0::2]) + sum(back[1::2])) % 10)
 
@@ -42,7 +42,7 @@ def identity_check(digits: str) -> str:
     GB 11643-1999, by ISO 7064's MOD 11-2: sum_i a_i 2^(i - 1) = 1 mod 11 over the places i from the
     right, the check character first, with X for 10.
     """
-    _check_digits("digits", digits)
+    check_digits("digits", digits)
     if len(digits) != 17:
         raise wrong("digits", "17 digits", digits)
     return _CHECKS[sum(w * int(d) for w, d in zip(_WEIGHTS, digits, strict=True)) % 11]
@@ -83,6 +83,7 @@ def _all_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _check_digits(name: str, value: str) -> None:
+def check_digits(name: str, value: str) -> None:
+    """ValueError unless it is a string of digits, or an empty one."""
     if not isinstance(value, str) or (value and not _all_digits(value)):
         raise wrong(name, "a string of the digits 0 to 9", value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arguments import check_choice, check_flag, check_text, is_several, wrong
 from .mail import mail_addresses
 from .names import personal_names
 from .network import ip_addresses
@@ -46,10 +47,24 @@ def find(
     Time and memory are proportional to the text.   Of two that overlap the kind that KINDS has
     first is kept.   public_only, old_identity: see `privacy`.
     """
+    check_text("text", text)
+    check_kinds("kinds", kinds)
+    check_flag("public_only", public_only)
+    check_flag("old_identity", old_identity)
     found = [Span(*span) for span in _all(_folded(text), kinds, public_only, old_identity)]
     if len({span.kind for span in found}) > 1:
         found = _without_overlaps(found)
     return sorted(found)
+
+
+def check_kinds(name: str, kinds: Any) -> None:
+    """ValueError unless these are some of KINDS, at least one."""
+    if not is_several(kinds) and not isinstance(kinds, Set) or not hasattr(kinds, "__len__"):
+        raise wrong(name, f"several of {', '.join(KINDS)}", kinds)
+    for kind in kinds:
+        check_choice(name, kind, tuple(KINDS))
+    if not len(kinds):
+        raise wrong(name, f"at least one of {', '.join(KINDS)}", kinds)
 
 
 def _folded(text: str) -> str:

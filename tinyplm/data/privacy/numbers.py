@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from .checksums import is_identity_number, is_old_identity_number, luhn
+from .checksums import check_digits, is_identity_number, is_old_identity_number, luhn
 from .phones import find_phone
 
 # the first digit of a group, which six more follow; found by its class, then checked
@@ -47,6 +47,7 @@ ISSUERS: dict[str, list[tuple[str, str, tuple[int, ...]]]] = {
 
 def card_issuer(digits: str) -> str | None:
     """The issuer whose prefixes and lengths these digits have; None for none."""
+    check_digits("digits", digits)
     for issuer, ranges in ISSUERS.items():
         for first, last, lengths in ranges:
             if len(digits) in lengths and first <= digits[: len(first)] <= last:

@@ -6,19 +6,18 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ...arguments import (
     check_choice,
     check_flag,
     check_key,
     check_text,
-    is_several,
     known_arguments,
     wrong,
 )
 from ..pipeline.step import Document, Result, Step
-from .find import KINDS, Span, find
+from .find import KINDS, Span, check_kinds, find
 
 MASKS = {
     "mail": "<EMAIL>",
@@ -36,7 +35,7 @@ ACTIONS = ("mask", "drop line", "drop document")
 @known_arguments
 def privacy(
     *,
-    kinds: Iterable[str] = BY_FORM,
+    kinds: Collection[str] = BY_FORM,
     action: str = "mask",
     masks: Mapping[str, str] | None = None,
     pseudonyms: int | None = None,
@@ -59,13 +58,8 @@ def privacy(
     The counts say how many of each kind were masked, or why lines or the document were dropped.  A
     document without a line left is dropped.   ValueError for a wrong argument.
     """
-    if not is_several(kinds):
-        raise wrong("privacy: kinds", f"several of {', '.join(KINDS)}", kinds)
+    check_kinds("privacy: kinds", kinds)
     kinds = tuple(kinds)
-    for kind in kinds:
-        check_choice("privacy: kinds", kind, tuple(KINDS))
-    if not kinds:
-        raise wrong("privacy: kinds", f"at least one of {', '.join(KINDS)}", kinds)
     check_choice("privacy: action", action, ACTIONS)
     if masks is not None and not isinstance(masks, Mapping):
         raise wrong("privacy: masks", "a table {kind: text}", masks)

@@ -88,7 +88,7 @@ def train_quality(
         if not some:
             raise mismatch(name, "at least one text", "none")
     check_whole("bits", bits, 1, 24)
-    check_whole("epochs", epochs, 1)
+    check_whole("epochs", epochs, 1, 10_000)
     check_whole("batch", batch, 1)
     check_number("rate", rate, above=0)
     check_number("weight_decay", weight_decay, least=0)
