@@ -1,4 +1,4 @@
-"""The default pipeline on N MB of made-up text: speed of each step, and peak memory of all processes.
+"""The default pipeline on N MB of made-up text: speed of each step, peak memory of all processes.
 
     python -m benchmarks.corpus 1000 --workers 2
 

@@ -46,8 +46,12 @@ def ellipsis_share(lines: list[str]) -> float:
 
 def alphabetic_share(words: list[str]) -> float:
     """Of the words, those with a letter."""
-    others = " ".join(word for word in words if not word.isalpha())
-    without = len(_WORDLESS.findall(others))
+    others = [word for word in words if not word.isalpha()]
+    joined = " ".join(others)
+    if joined.isascii():  # the quicker way; its digits and letters are the same
+        without = len(_WORDLESS.findall(joined))
+    else:
+        without = sum(not any(map(str.isalpha, word)) for word in others)
     return 1 - without / len(words) if words else 0.0
 
 
