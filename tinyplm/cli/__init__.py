@@ -8,9 +8,8 @@ tuning.py    what the commands of tuning share; reports.py: what they print; rou
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
-sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py,
-judge.py; tokenizer.py, convert.py,
-count.py; check.py, compare.py, vectors.py.
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, judge.py; tokenizer.py,
+convert.py, count.py; data.py, a corpus from raw text; check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -36,6 +35,7 @@ from . import (
     compare,
     convert,
     count,
+    data,
     distill,
     dpo,
     embed,
@@ -75,6 +75,7 @@ COMMANDS: dict[str, Any] = {
     "tokenizer": tokenizer,
     "convert": convert,
     "count": count,
+    "data": data,
     "check": check,
     "compare": compare,
     "vectors": vectors,

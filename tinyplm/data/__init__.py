@@ -7,6 +7,11 @@ sentences.py  documents cut into sentences
 text_pairs.py pairs of texts, source and target, from files
 tables.py     tables of texts: CSV and TSV
 pipeline/     from raw text to a corpus: steps over documents, one at a time
+cleaning/     steps by rules: one form of Unicode; the rules of C4, Gopher and FineWeb
+privacy/      personal data, found by rules and masked
+language/     in which language a text is, by character n-grams
+quality/      how much a text is like good examples: hashed n-gram logistic regression
+model_files.py  files of such models
 """
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
