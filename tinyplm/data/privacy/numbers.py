@@ -18,10 +18,13 @@ from .phones import find_phone
 _START = re.compile(r"[0-9](?<![0-9A-Za-z_][0-9])(?=(?:[ ().\-/]{0,3}[0-9]){6})")
 _BEFORE = re.compile(r"(?:[0-9][.]|[0-9],|[A-Za-z0-9_][/\\]|[A-Fa-f0-9]{4}-)\Z")
 _END = r"(?![0-9A-Za-z_])(?!\.[0-9])(?!,[0-9]{3}(?![0-9]))"
-_IDENTITY = re.compile(rf"[1-8][0-9]{{5}}([ -]?)[0-9]{{8}}\1[0-9]{{3}}[0-9Xx]{_END}(?!-[0-9])")
+_IDENTITY = re.compile(
+    rf"[1-8](?:[0-9]{{5}}([ -]?)[0-9]{{8}}\1[0-9]{{3}}[0-9Xx]"
+    rf"|[0-9]{{3}}(?: [0-9]{{4}}){{3}} [0-9][0-9Xx]){_END}(?!-[0-9])"
+)
 _OLD_IDENTITY = re.compile(rf"[1-8][0-9]{{14}}{_END}(?!-[0-9])")
 _CARD = re.compile(
-    rf"(?:[0-9]{{13,19}}|[0-9]{{4}}([ -])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,4}}(?:\1[0-9]{{1,3}})?"
+    rf"(?:[0-9]{{13,19}}|[0-9]{{4}}([ .-])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,4}}(?:\1[0-9]{{1,3}})?"
     rf"|3[0-9]{{3}}([ -])[0-9]{{6}}\2[0-9]{{4,5}}|62[0-9]{{4}}([ -])[0-9]{{13}}){_END}(?!-[0-9])"
 )
 _GROUP_AFTER = re.compile(r"[ -][0-9]{4}(?![0-9])")  # a fifth group: a table of numbers
@@ -94,7 +97,7 @@ def _card(text: str, first: int) -> tuple[int, int, str] | None:
     found = _CARD.match(text, first)
     if not found or not _clear(text, first):
         return None
-    if not is_card_number(re.sub("[ -]", "", found[0])):
+    if not is_card_number(re.sub("[ .-]", "", found[0])):
         return None
     if found.lastindex:  # in groups: not from a table of groups of four
         separator = found[found.lastindex]

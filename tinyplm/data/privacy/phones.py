@@ -23,7 +23,7 @@ _INTERNATIONAL = re.compile(
 )
 _CODE_APART = re.compile(r"[1-9][0-9]{0,2}[ \-/(]")
 _CHINESE_MOBILE = re.compile(
-    rf"(?:86[ -]?)?1[3-9][0-9](?:[0-9]{{8}}|([ -])[0-9]{{4}}\1[0-9]{{4}}){_END}"
+    rf"(?:86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{{8}}|([ .-])[0-9]{{4}}\1[0-9]{{4}}){_END}"
 )
 _AMERICAN = re.compile(
     rf"(?:1[ .-])?(?:\([2-9][0-9]{{2}}\)[ -]?[2-9][0-9]{{2}}[ .-]"
@@ -35,6 +35,7 @@ _TRUNK = re.compile(
     rf"[0-9]{{2,8}}(?:[ -][0-9]{{2,6}}){{0,4}}{_END}"
 )
 _BARE_MOBILE = re.compile(rf"(?:01[567][0-9]{{8,9}}|07[1-9][0-9]{{8}}){_END}")  # German, British
+_RUSSIAN = re.compile(rf"8[ -]?\([0-9]{{3}}\)[ -]?[0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}{_END}")
 _SERVICE = re.compile(rf"[48]00-[0-9]{{3,4}}-[0-9]{{3,4}}{_END}")  # Chinese: 400-810-1234
 _ANY = re.compile(rf"\(?[0-9](?:[ ().\-/]{{0,3}}[0-9]){{6,14}}{_EXTENSION}{_END}")
 _CUE = re.compile(
@@ -48,7 +49,7 @@ _AFTER_CUE = " \t\n(+:#.-"
 _FORMS: dict[str, tuple[re.Pattern, ...]] = {  # by the first digit
     "0": (_TRUNK, _BARE_MOBILE),
     "4": (_AMERICAN, _SERVICE),
-    "8": (_AMERICAN, _SERVICE),
+    "8": (_AMERICAN, _SERVICE, _RUSSIAN),
     **dict.fromkeys("1235679", (_AMERICAN,)),
 }
 _POWERS = frozenset(str(2**n) for n in range(33, 40))  # 11 digits that are sizes, not phones
@@ -82,7 +83,8 @@ def _international(text: str, first: int, before: str) -> tuple[int, int] | None
         found = _INTERNATIONAL.match(text, first)
     else:
         found = _INTERNATIONAL.match(text, first + 2) if _clear(before) else None
-        if found and not _CODE_APART.match(found[0]) and not _CUE.search(before):
+        long = found and re.match("[0-9]{11}", found[0])
+        if found and not (long or _CODE_APART.match(found[0]) or _CUE.search(before)):
             return None
     while found and not _is_international(found[0]):
         found = _shorter(found, text)
