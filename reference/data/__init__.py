@@ -1,1 +1,1 @@
-"""Formulas of the corpus pipeline."""
+"""Formulas of the corpus pipeline: what is in a corpus."""
