@@ -8,9 +8,11 @@ import pytest
 
 from tests.data.test_quality import BAD, GOOD
 from tests.support.language_samples import SAMPLES
-from tinyplm.data.language import load_language
+from tinyplm.data.language import load_language, train_language
 from tinyplm.data.model_training import train_language_files, train_quality_files
-from tinyplm.data.quality import load_quality
+from tinyplm.data.pipeline import Document
+from tinyplm.data.pipeline.registry import make, specs
+from tinyplm.data.quality import load_quality, train_quality
 
 
 def test_languages(tmp_path):
@@ -52,3 +54,23 @@ def test_quality(tmp_path):
         with pytest.raises(ValueError, match=message):
             call()
     assert not out.exists()
+
+
+def test_the_steps_by_name(tmp_path):
+    """As a TOML file lists them."""
+    train_language(SAMPLES, bits=12).save(tmp_path / "l.safetensors")
+    train_quality(SAMPLES["en"], SAMPLES["de"], bits=12, epochs=2).save(tmp_path / "q.safetensors")
+    listed = [
+        {"name": "language", "model": str(tmp_path / "l.safetensors"), "keep": ["en"]},
+        {"name": "quality", "model": str(tmp_path / "q.safetensors"), "threshold": 0.5},
+        {"name": "privacy", "kinds": ["mail"], "masks": {"mail": "[MAIL]"}},
+    ]
+    document = Document("The train leaves at nine; write to joe@example.com.", "a:1")
+    for spec in specs(listed):
+        result, _ = make(spec)(document)
+        assert result is not None
+        document = result
+    assert document.text == "The train leaves at nine; write to [MAIL]."
+    assert set(document.fields) == {"language", "language_probability", "quality"}
+    with pytest.raises(ValueError, match="step 1: privacy: kinds: expected one of mail"):
+        specs([{"name": "privacy", "kinds": ["post"]}])

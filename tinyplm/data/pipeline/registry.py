@@ -18,6 +18,9 @@ from .step import CorpusStep, Step
 # {name: (module within tinyplm.data, function)}; imported when a step is used
 STEPS = {
     "unicode": ("cleaning.unicode", "unicode"),
+    "language": ("language.step", "language"),
+    "quality": ("quality.step", "quality"),
+    "privacy": ("privacy.step", "privacy"),
 }
 
 
