@@ -11,12 +11,14 @@ from ..pipeline.step import Counts, Document, Result, Step
 
 FORMS = ("NFC", "NFKC", "none")
 
-_LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_ENDS = "\r\x0b\x0c\x85\u2028\u2029"
+_ASCII = bytes(n for n in range(128) if chr(n) not in "\t\n" and (n < 32 or n == 127))
+_LINE_ENDS = re.compile(f"\r\n|[{_ENDS}]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufff9-\ufffb\ufffe\uffff]")
 # not the joiners U+200C and U+200D, which Persian and emoji need
 _ZERO_WIDTH = re.compile("[\u00ad\u200b\u2060\ufeff]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_TRAILING = re.compile(r"[ \t]+\n")
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+\n")
 _BLANK = re.compile(r"\n{3,}")
 
 # what the bytes 80 to BF become when UTF-8 is read as Windows-1252; as Latin-1 where that has none
@@ -58,7 +60,8 @@ def unicode(
 
     def step(document: Document) -> Result:
         text, counts = document.text, Counts()
-        text = _replaced(_LINE_ENDS, "\n", text, counts, "line ends")
+        if any(end in text for end in _ENDS):  # much quicker than the pattern
+            text = _replaced(_LINE_ENDS, "\n", text, counts, "line ends")
         if not text.isascii():
             if mojibake:
                 text = repaired(text, counts)
@@ -66,14 +69,17 @@ def unicode(
                 text = unicodedata.normalize(kind, text)
                 counts[f"documents brought to {form}"] = 1
         if controls:
-            text = _replaced(_CONTROLS, "", text, counts, "control characters")
+            if not text.isascii() or len(text.encode().translate(None, _ASCII)) < len(text):
+                text = _replaced(_CONTROLS, "", text, counts, "control characters")
             if not text.isascii():
                 text = _replaced(_ZERO_WIDTH, "", text, counts, "zero-width characters")
         if spaces:
             if not text.isascii():
                 text = _replaced(_SPACES, " ", text, counts, "other spaces")
-            text = _replaced(_TRAILING, "\n", text, counts, "spaces at the end of a line")
-            text = _replaced(_BLANK, "\n\n", text, counts, "blank lines in a row")
+            if " \n" in text or "\t\n" in text:
+                text = _replaced(_TRAILING, "\n", text, counts, "spaces at the end of a line")
+            if "\n\n\n" in text:
+                text = _replaced(_BLANK, "\n\n", text, counts, "blank lines in a row")
             text = text.strip("\n")
         if not text.strip():
             return None, {"no text": 1}

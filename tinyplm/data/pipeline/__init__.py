@@ -8,6 +8,7 @@ stages.py       one shard through the steps up to the next that needs the whole 
 decisions.py    what such a step decides, on disk
 processes.py    shards over processes       manifest.py  what a run is, for resuming
 runner.py       a whole run                 tally.py, report.py  what each step did
+comparison.py   two corpora beside one another
 """
 
 from .registry import STEPS

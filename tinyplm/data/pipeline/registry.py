@@ -17,11 +17,32 @@ from .step import CorpusStep, Step
 
 # {name: (module within tinyplm.data, function)}; imported when a step is used
 STEPS = {
-    "unicode": ("cleaning.unicode", "unicode"),
-    "language": ("language.step", "language"),
-    "quality": ("quality.step", "quality"),
-    "privacy": ("privacy.step", "privacy"),
+    "unicode": ("cleaning", "unicode"),
+    "c4": ("cleaning", "c4"),
+    "c4_spans": ("cleaning", "c4_spans"),
+    "gopher_quality": ("cleaning", "gopher_quality"),
+    "gopher_repetition": ("cleaning", "gopher_repetition"),
+    "fineweb": ("cleaning", "fineweb"),
+    "language": ("language", "language"),
+    "quality": ("quality", "quality"),
+    "privacy": ("privacy", "privacy"),
+    "exact_documents": ("deduplication", "exact_documents"),
+    "exact_paragraphs": ("deduplication", "exact_paragraphs"),
+    "exact_lines": ("deduplication", "exact_lines"),
+    "minhash": ("deduplication", "minhash"),
+    "substrings": ("deduplication", "substrings"),
+    "decontaminate": ("deduplication", "decontaminate"),
 }
+# of one language alone, so that they need no model: rules of the form, copies, personal data
+DEFAULT = (
+    {"name": "unicode"},
+    {"name": "gopher_repetition"},
+    {"name": "gopher_quality"},
+    {"name": "fineweb"},
+    {"name": "exact_documents"},
+    {"name": "minhash"},
+    {"name": "privacy"},
+)
 
 
 class Spec(NamedTuple):

@@ -95,7 +95,10 @@ def run_pipeline(
             check_same(folder, manifest)
         else:
             write_json(folder / MANIFEST, manifest)
+        for left in folder.glob(".*.tmp"):  # of a process that was killed
+            left.unlink()
         if (folder / REPORT).exists():
+            shutil.rmtree(plan.work, ignore_errors=True)
             return Report.load(folder)
         plan.work.mkdir(exist_ok=True)
         report = _run(plan, stages, workers, progress)

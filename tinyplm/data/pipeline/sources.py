@@ -21,7 +21,7 @@ from .readers import Part, bounded_lines, html_library
 
 SHARD = 1 << 24  # bytes
 MANIFEST = "manifest.json"  # in the output folder of a run
-DOCUMENTS = "documents-*"
+DOCUMENTS = "documents*"
 KINDS = {
     ".txt": "text",
     ".text": "text",
@@ -91,8 +91,13 @@ def _named(path: str) -> list[str]:
     return [path]
 
 
+def is_corpus(path: str | os.PathLike) -> bool:
+    """Whether it is a folder that the pipeline has written."""
+    return os.path.isfile(os.path.join(path, MANIFEST))
+
+
 def _within(folder: str) -> Iterator[str]:
-    if os.path.exists(os.path.join(folder, MANIFEST)):
+    if is_corpus(folder):
         yield from sorted(map(str, Path(folder).glob(DOCUMENTS)))
         return
     for place, folders, names in os.walk(folder):
