@@ -11,7 +11,7 @@ cleaning/     steps by rules: one form of Unicode; the rules of C4, Gopher and F
 privacy/      personal data, found by rules and masked
 language/     in which language a text is, by character n-grams
 quality/      how much a text is like good examples: hashed n-gram logistic regression
-model_files.py  files of such models
+model_files.py, model_training.py   files of such models; trains them from files
 """
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
