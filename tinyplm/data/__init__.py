@@ -5,6 +5,7 @@ packing.py    all documents as one array of token ids, in memory and on disk
 batches.py    training and evaluation windows of that array
 sentences.py  documents cut into sentences
 text_pairs.py pairs of texts, source and target, from files
+tables.py     tables of texts: CSV and TSV
 pipeline/     from raw text to a corpus: steps over documents, one at a time
 cleaning/     steps by rules: one form of Unicode; the rules of C4, Gopher and FineWeb
 privacy/      personal data, found by rules and masked
