@@ -47,8 +47,8 @@ COMMAND, MB, SHOWN = "data", 1 << 20, 5
 
 def add(parser: Parser) -> None:
     option = parser.option
-    text = "compare A B: compare two corpora instead, each a file or folder; train-language and "
-    text += "train-quality: train the models that these steps need."
+    text = "Instead of making one: compare A B compares two corpora, each a file or folder; "
+    text += "train-language and train-quality train the models of these steps."
     actions: dict[str, Any] = {"nargs": "*", "metavar": "compare", "shown": "none"}
     option("action", [], text, **actions)
     text = "Files, folders or patterns to read."

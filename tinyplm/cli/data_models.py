@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import os
 
 from ..arguments import mismatch
 from ..data.model_training import train_language_files, train_quality_files
@@ -32,8 +30,7 @@ def train(options: argparse.Namespace) -> int:
         for name in ("good", "bad"):
             if not getattr(options, name):
                 raise mismatch(f"--{name}", "files of texts", "none")
-        good, bad = expanded(options.good), expanded(options.bad)
-        both = train_quality_files(good, bad, options.out, field=options.field)
+        both = train_quality_files(options.good, options.bad, options.out, field=options.field)
         rows = [(name, f"{row['texts']:,}", *held_out(row)) for name, row in both.items()]
         print(table([("texts", "number", "held out", "right"), *rows]))
     name = action.removeprefix("train-")
@@ -48,17 +45,9 @@ def samples(given: list[str]) -> dict[str, list[str]]:
         code, equals, path = text.partition("=")
         if not (code and equals and path):
             raise mismatch("--samples", "CODE=FILE", text)
-        found.setdefault(code, []).extend(expanded([path]))
+        found.setdefault(code, []).append(path)
     if not found:
         raise mismatch("--samples", "CODE=FILE for each language", "none")
-    return found
-
-
-def expanded(paths: list[str]) -> list[str]:
-    """The files that patterns such as good/*.txt name, in order; a path without a match stays."""
-    found = []
-    for path in paths:
-        found += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
     return found
 
 

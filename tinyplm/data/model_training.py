@@ -10,41 +10,38 @@ from ..arguments import (
     check_key,
     check_number,
     check_path,
-    check_several,
     check_text,
     known_arguments,
     mismatch,
-    shown,
     wrong,
 )
-from ..files import json_lines, printable
+from ..files import printable
 from ..random import fold, generator, key
-from .corpus import read_documents
 from .language.model import train_language
 from .language.scripts import code_points, main_script
+from .pipeline.readers import read
+from .pipeline.sources import files_of, shards_of
 from .quality.model import train_quality
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
-JSON = (".jsonl", ".ndjson")
 
 
-def example_texts(name: str, paths: Paths, field: str = "text") -> Iterator[str]:
-    """The texts of files: `field` of each line of JSON lines (.jsonl, .ndjson), the documents of
-    other files.
+def example_texts(paths: Paths, field: str = "text") -> Iterator[str]:
+    """The texts of files, folders or patterns, in the formats that the pipeline reads.
 
-    ValueError naming file and line for an invalid one.
+    Broken documents are left out.   ValueError for a file without any other, which says why.
     """
-    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    check_several(name, several, "paths of files")
-    for path in several:
-        check_path(name, path)
-        if not os.fspath(path).endswith(JSON):
-            yield from read_documents(path)
-            continue
-        for where, record in json_lines(path):
-            if not isinstance(record.get(field), str):
-                raise mismatch(f"{where}: {field}", "a text", shown(record.get(field, "none")))
-            yield record[field]
+    for path in files_of(paths):
+        count, first = 0, None
+        for part in (part for shard in shards_of([path])[1] for part in shard):
+            for name, document, reasons in read(part, field=field):
+                if document is not None and document.text.strip():
+                    count += 1
+                    yield document.text
+                elif first is None:
+                    first = f"{name}: {', '.join(reasons) or 'an empty text'}"
+        if not count:
+            raise mismatch(printable(path), "texts", first or "none")
 
 
 @known_arguments
@@ -68,7 +65,7 @@ def train_language_files(
         raise wrong("files", "a table {language: files}", files)
     samples = {}
     for code, paths in files.items():
-        texts = example_texts(f"files: {shown(code)}", paths, field)
+        texts = example_texts(paths, field)
         lines = (line for text in texts for line in text.split("\n"))
         samples[code] = [line for line in lines if main_script(code_points(line))]
     parts = {
@@ -110,7 +107,7 @@ def train_quality_files(
     _check(out, field, held_out, seed)
     parts = {}
     for n, (name, paths) in enumerate({"good": good, "bad": bad}.items()):
-        parts[name] = _split(list(example_texts(name, paths, field)), held_out, fold(key(seed), n))
+        parts[name] = _split(list(example_texts(paths, field)), held_out, fold(key(seed), n))
     model = train_quality(parts["good"][0], parts["bad"][0], seed=seed, **settings)
     found = {}
     for name, (train, test) in parts.items():
