@@ -93,12 +93,9 @@ def parsers(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
         description="The reference implementation of pre-trained language models in plain NumPy.",
     )
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    form = argparse.RawDescriptionHelpFormatter
     for name, module in COMMANDS.items():
         text = module.__doc__
-        added = commands.add_parser(
-            name, help=text.splitlines()[0], description=text, formatter_class=form
-        )
+        added = commands.add_parser(name, help=text.splitlines()[0], description=text)
         if only in (None, name):
             module.add(added)
     return made, commands.choices
@@ -111,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, options = "", argparse.Namespace()
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
+        if not words:
+            print(parsers()[0].format_help(), end="", file=sys.stderr)
+            return 2
         made, commands = parsers(words[0] if words and words[0] in COMMANDS else None)
         given = vars(made.parse_args(words))
         name = given.pop("command")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from ..arguments import mismatch, shown
 from ..files import LARGEST_LINES, printable, read_bytes
 
+csv.field_size_limit(1 << 30)  # a text may be longer than 131,072 characters, the default
+
 TABLES = {".csv": ",", ".tsv": "\t"}  # by the file's suffix
 
 
