@@ -177,9 +177,13 @@ def gopher_repetition(
 def _repetitive(words: Words, total: int, top: float, duplicate: float) -> str | None:
     ids, lengths = word_ids(words.words)
     gap = 0 if words.unspaced else 1
-    for n, frequent, covered in repeated_ngrams(ids, lengths, max(DUPLICATE), gap):
+    least = min(DUPLICATE.values()) * duplicate * total
+    longest = max(TOP)
+    for n, frequent, covered in repeated_ngrams(ids, lengths, max(DUPLICATE), gap, longest):
         if n in TOP and frequent > TOP[n] * top * total:
             return f"more than {TOP[n] * top:.0%} of characters in the most frequent {n}-gram"
+        if n >= longest and covered <= least:  # so are the later ones
+            return None
         if n in DUPLICATE and covered > DUPLICATE[n] * duplicate * total:
             return f"more than {DUPLICATE[n] * duplicate:.0%} of characters in duplicate {n}-grams"
     return None
