@@ -112,8 +112,10 @@ def test_each_rule_of_repetition_and_fineweb():
 
 def test_lines_and_pages_of_c4(tmp_path):
     good = "This line has more than five words."
-    lines = [good, "No end at all here I think", "Too short.", "It goes on and on and on...", "JavaScript is off, so turn it on.",
-             "Read our Privacy Policy here and now.", "w" * 1001 + " is a very long word here.", "这一行有很多字。", "两字。"]  # fmt: skip
+    lines = [good, "No end at all here I think", "Too short.", "It goes on and on and on...",
+             "JavaScript is off, so turn it on.",
+             "Read our Privacy Policy here and now.", "w" * 1001 + " is a very long word here.",
+             "这一行有很多字。", "两字。"]  # fmt: skip
     kept, counts = outcome(c4(), "\n\n".join([*lines, f" {good}[3] ", good]))
     assert kept == "\n".join([good, "这一行有很多字。", good, good])
     assert sorted(counts.values()) == [1, 1, 1, 2, 2]
