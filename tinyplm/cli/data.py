@@ -44,7 +44,7 @@ COMMAND, MB, SHOWN = "data", 1 << 20, 5
 
 def add(parser: Parser) -> None:
     option = parser.option
-    text = "compare A B: compare two corpora instead, each a file or folder."
+    text = "With compare A B two corpora are compared instead, each a file or folder."
     actions: dict[str, Any] = {"nargs": "*", "metavar": "compare", "shown": "none"}
     option("action", [], text, **actions)
     text = "Files, folders or patterns to read."
