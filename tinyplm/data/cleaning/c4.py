@@ -64,10 +64,7 @@ def c4(
             return "lines without punctuation at the end"
         if len(line) > longest_word and max(map(len, line.split())) > longest_word:
             return f"lines with a word of more than {longest_word:,} characters"
-        if len(line) < 2 * least_words + 20 or least_words > 20:
-            if len(words_of(line).words) < least_words:
-                return f"lines of fewer than {least_words} words"
-        elif line.count(" ") < least_words and len(words_of(line).words) < least_words:
+        if len(words_of(line).words) < least_words:
             return f"lines of fewer than {least_words} words"
         return None
 
