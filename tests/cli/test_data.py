@@ -57,7 +57,7 @@ def test_what_is_refused_leaves_nothing_behind(tinyplm, tmp_path):
         (("--input", tmp_path / "none", "--out", out), "none: expected a file, got none (no such file)"),
         (("--input", source, "--out", out, "--config", config), "step 1: unicode: expected one of its settings: form, mojibake"),
         (("--input", source, "--out", out, "--longest", "0"), "--longest: expected an integer >= 1"),
-        (("compare", source), "data: expected compare A B, or --input and --out, got compare"),
+        (("compare", source), "data: expected compare A B, train-language, train-quality, or --input and --out, got compare"),
         (("--out", out, "--resume"), "out: expected a run to resume, got no run.json"),
     ):
         status, printed, err = tinyplm("data", *arguments)

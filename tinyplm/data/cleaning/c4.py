@@ -26,6 +26,7 @@ POLICIES = re.compile(
 )
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 SPAN = 3  # sentences
+MOST = 1 << 40  # of a limit
 
 # ---- lines and pages
 
@@ -51,9 +52,9 @@ def c4(
     In Chinese and Japanese an ideograph or kana is a word (words.py); a bad word in these scripts
     is looked for without borders, as in the code.
     """
-    check_whole("least_words", least_words)
-    check_whole("least_sentences", least_sentences)
-    check_whole("longest_word", longest_word, 1)
+    check_whole("least_words", least_words, 0, MOST)
+    check_whole("least_sentences", least_sentences, 0, MOST)
+    check_whole("longest_word", longest_word, 1, MOST)
     check_text("ends", ends, empty=False)
     bad = None if bad_words is None else _bad_words(bad_words)
     marks = tuple(ends)
