@@ -27,7 +27,7 @@ ALLOWED = {
     "losses": {"backend", "core", "layers", "shapes"},
     "kernels": {"backend", "core", "random", "layers", "losses", "shapes", "special"},
     "optim": {"backend", "core", "shapes"},
-    "data": {"core", "files", "random", "shapes"},
+    "data": {"core", "files", "random", "shapes", "layers", "losses", "optim"},
     "objectives": {"core", "random", "data", "shapes"},
     "tokenizers": {"files", "random"},
     "evaluation": {"core", "data", "shapes"},
@@ -52,6 +52,7 @@ THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplo
 OPTIONAL = {
     "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),
     "jax": ("checks/callables/jax.py",),
+    "fasttext": ("data/language/fasttext.py",),
     "tensorboardX": ("training/writers.py",),
     "wandb": ("training/writers.py",),
 }

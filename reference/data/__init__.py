@@ -1,1 +1,1 @@
-"""Twins of tinyplm/data: what is in a corpus."""
+"""Formulas of the corpus pipeline: what is in a corpus."""

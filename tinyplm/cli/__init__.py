@@ -9,7 +9,7 @@ corpus.py    the text of a run     sizes.py  configs of new models     sampling.
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
 sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py,
-count.py; check.py, compare.py, vectors.py.
+count.py; data.py, a corpus from raw text; check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -35,6 +35,7 @@ from . import (
     compare,
     convert,
     count,
+    data,
     distill,
     dpo,
     embed,
@@ -72,6 +73,7 @@ COMMANDS: dict[str, Any] = {
     "tokenizer": tokenizer,
     "convert": convert,
     "count": count,
+    "data": data,
     "check": check,
     "compare": compare,
     "vectors": vectors,

@@ -18,7 +18,7 @@ PARTS = ("train", "validation")
 
 def corpus_options(parser: Parser) -> None:
     """--text and --validation."""
-    text = "UTF-8 text files to train on."
+    text = "Text to train on: UTF-8 text files, JSON lines, or the --out of tinyplm data."
     own = "Python's own documentation"
     parser.option("--text", [], text, nargs="+", metavar="FILE", shown=own)
     text = "Share of the text held out for validation."

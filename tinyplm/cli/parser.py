@@ -20,6 +20,7 @@ class Parser(argparse.ArgumentParser):
     several      the options that take a list
     free         the options that may change when a run is resumed, as they do not affect its result
     needed       the options that must be given, on the command line or in a file of settings
+    tables       the options that are lists of tables, in a file of settings alone
     """
 
     def __init__(self, doc: str = "", **settings: Any) -> None:
@@ -31,6 +32,7 @@ class Parser(argparse.ArgumentParser):
         self.several: set[str] = set()
         self.free: set[str] = set()
         self.needed: set[str] = set()
+        self.tables: set[str] = set()
         self.group: Any = self
 
     def section(self, title: str) -> None:
@@ -68,6 +70,12 @@ class Parser(argparse.ArgumentParser):
         self.defaults[key] = False
         self.free |= {key} if free else set()
         self.group.add_argument(name, action="store_true", help=help.replace("%", "%%"))
+
+    def table(self, name: str, help: str) -> None:
+        """An option of a file of settings that is a list of tables; the help goes to its end."""
+        self.defaults[name] = None
+        self.tables.add(name)
+        self.epilog = f"In the file of settings: {help}"
 
     def given(self) -> dict[str, Any]:
         """Only the options on the command line."""

@@ -6,6 +6,11 @@ batches.py    training and evaluation windows of that array
 sentences.py  documents cut into sentences
 text_pairs.py pairs of texts, source and target, from files
 pipeline/     from raw text to a corpus: steps over documents, one at a time
+cleaning/     steps by rules: one form of Unicode; the rules of C4, Gopher and FineWeb
+privacy/      personal data, found by rules and masked
+language/     in which language a text is, by character n-grams
+quality/      how much a text is like good examples: hashed n-gram logistic regression
+model_files.py  files of such models
 deduplication/  its steps against duplicates and test texts
 mixing.py     sources mixed by weights, temperature and epochs
 """
