@@ -26,7 +26,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["tinyplm", "tinyplm.*"]),
-    package_data={"tinyplm": ["py.typed"]},
+    package_data={"tinyplm": ["py.typed", "evaluation/judgement/page.html"]},
     entry_points={"console_scripts": ["tinyplm=tinyplm.cli:main"]},
     install_requires=[
         "numpy>=2.0",
@@ -56,6 +56,7 @@ setup(
             "trl>=1.16,<1.17",
             "rouge-score>=0.1.2",
             "sacrebleu>=2.5",
+            "selenium>=4.20",  # the judges' page in Chromium
         ],
     },
     classifiers=[

@@ -8,8 +8,8 @@ import pytest
 from tests.support.wrong_calls import wrong_calls
 from tinyplm import data, evaluation, objectives
 from tinyplm.data import corpus, deduplication, packing
+from tinyplm.evaluation import judgement, metrics, spans
 from tinyplm.evaluation import masked as guesses
-from tinyplm.evaluation import metrics, spans
 from tinyplm.objectives import draws, inputs, masked, permutation, sentence_pairs, units
 
 TOKENS = np.arange(60) % 20
@@ -23,6 +23,7 @@ DENOISED = {"layout": SEQ2SEQ, "sentinels": [40, 41, 42], "seed": 1}
 BLANKS = objectives.BlankTokens(20, 21, 22, 0)
 NOISING = objectives.Noising(23)
 TASK = objectives.Seq2SeqPairs([([1], [2])], 5, 5, layout=SEQ2SEQ, seed=1)
+ANSWERS = {"a": {"p": "x"}, "b": {"p": "y"}}
 ROW = LAYOUT.single(np.array([1, 2]))
 DATA = [
     (data.Windows, {"tokens": TOKENS, "length": 5, "seed": 1}),
@@ -206,6 +207,15 @@ EVALUATION = [
     (evaluation.tokens_13a, {"text": "The end."}),
     (evaluation.corpus_bleu, {"predictions": ["end"], "references": [["end"]], "tokenize": "13a", **BLEU}),
     (evaluation.sentence_bleu, {"prediction": "end", "references": ["end"], "tokenize": str.split, **BLEU}),
+    (evaluation.wilson, {"successes": 1, "trials": 2, "confidence": 0.9}),
+    (evaluation.bootstrap, {"values": [1, 2], "groups": [0, 1], "draws": 9, "confidence": 0.9, "key": 0}),
+    (evaluation.paired_test, {"first": [1, 2], "second": [0, 1], "groups": [0, 1], "draws": 9, "confidence": 0.9, "key": 0}),
+    (evaluation.cohen_kappa, {"first": [1, 2], "second": [1, 1], "weights": "linear", "categories": [1, 2]}),
+    (evaluation.fleiss_kappa, {"counts": [[1, 1], [2, 0]]}),
+    (evaluation.win_rates, {"judgements": [("a", "b", 1)], "confidence": 0.9}),
+    (evaluation.strengths, {"judgements": [("a", "b", 1)], "prior": 1.0, "steps": 9}),
+    (evaluation.elo, {"strength": 1.0}),
+    (judgement.make_sheet, {"answers": ANSWERS, "criteria": ["facts"], "key": 0}),
 ]  # fmt: skip
 WORDS = {"documents": ["document", "tokens"], "paths": ["file", "path", "xxx"], "path": ["file", "/"],
      "tokens": ["corpus", "token", "windows"], "vocab_size": ["id", "token"],

@@ -128,7 +128,7 @@ def test_wrong_kinds(f, right, tmp_path, monkeypatch):
 NOT_CALLED = {
     "core": {"Array", "Backward", "Component", "Tree", "Product", "Rows", "chain", "in_float32"},
     "data": {"default_corpus", "MixedDocuments"},  # the latter in tests/data/test_mixing.py
-    "evaluation": {"Bleu", "Row", "Scores"},
+    "evaluation": {"Bleu", "Interval", "Judgement", "PairedTest", "Row", "Scores", "WinRate"},
     "generation": {"Blank", "Continuation", "Filled", "Hypothesis", "Piece"},
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
     "optim": {"Optimizer", "decays_by_default"},

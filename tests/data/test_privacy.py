@@ -74,6 +74,18 @@ def test_at_least_99_percent_of_what_is_planted_is_found(kind):
     assert len(missed) <= count // 100, missed
 
 
+@pytest.mark.parametrize("separator", [", ", ",", "; ", "\t", "\n", " and "])
+def test_several_on_a_line(separator):
+    rng, missed, count = np.random.default_rng(11), [], 60
+    for _ in range(count):
+        kinds = [list(PLANTS)[i] for i in rng.integers(0, 4, 4)]
+        plants = [PLANTS[kind](rng).removeprefix("tel. ").removeprefix("电话") for kind in kinds]
+        plants = ["+1 212-555-0199" if plant.isdigit() and len(plant) < 11 else plant for plant in plants]  # those need the word
+        got = found(separator.join(plants), STRICT)
+        missed += [pair for pair in zip(kinds, plants, strict=True) if pair not in got]
+    assert len(missed) <= 4 * count // 100, missed
+
+
 def test_under_half_a_percent_of_clean_lines_is_touched():
     """None here; the figures for whole corpora are in benchmarks/privacy.py."""
     lines = list(clean_lines(np.random.default_rng(3), 1000))

@@ -8,8 +8,9 @@ tuning.py    what the commands of tuning share; reports.py: what they print; rou
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
-sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py; tokenizer.py, convert.py,
-count.py; data.py, a corpus from raw text; check.py, compare.py, vectors.py.
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, judge.py; tokenizer.py,
+convert.py, count.py; data.py, a corpus from raw text, with data_models.py; check.py, compare.py,
+vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -43,6 +44,7 @@ from . import (
     finetune,
     generate,
     grpo,
+    judge,
     ppo,
     pretrain,
     reward,
@@ -69,6 +71,7 @@ COMMANDS: dict[str, Any] = {
     "generate": generate,
     "chat": chat,
     "evaluate": evaluate,
+    "judge": judge,
     "embed": embed,
     "tokenizer": tokenizer,
     "convert": convert,

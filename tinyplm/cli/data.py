@@ -5,6 +5,8 @@
     tinyplm data --out corpus --resume                          # a run that was interrupted
     tinyplm pretrain --text corpus
     tinyplm data compare corpus other-corpus
+    tinyplm data train-language --samples en=english.txt de=german.txt --out languages.safetensors
+    tinyplm data train-quality --good books/*.txt --bad crawl.jsonl --out quality.safetensors
 
 Inputs are text, JSON lines, JSON arrays and HTML, also .gz and .zst; a folder stands for all such
 files in it.  The steps, in order, are [[step]] tables of the file of settings:
@@ -34,6 +36,7 @@ from ..data.pipeline.runner import FORMATS
 from ..data.pipeline.sources import SHARD
 from ..files import sole_writer, write_json
 from ..training.log import Progress
+from .data_models import ACTIONS, train
 from .folders import FREE, config_option, unused, usable
 from .output import save_plot, table, tinyplm_command
 from .parser import WORKERS, Parser, one_of, whole
@@ -44,7 +47,8 @@ COMMAND, MB, SHOWN = "data", 1 << 20, 5
 
 def add(parser: Parser) -> None:
     option = parser.option
-    text = "compare A B: compare two corpora instead, each a file or folder."
+    text = "Instead of making one: compare A B compares two corpora, each a file or folder; "
+    text += "train-language and train-quality train the models of these steps."
     actions: dict[str, Any] = {"nargs": "*", "metavar": "compare", "shown": "none"}
     option("action", [], text, **actions)
     text = "Files, folders or patterns to read."
@@ -54,8 +58,14 @@ def add(parser: Parser) -> None:
     text = "Longest document in MiB; longer lines are dropped, longer texts cut."
     option("--longest", LONGEST // MB, text, whole(1))
     parser.table("step", f"[[step]] tables, each with a name: {', '.join(STEPS)}.")
+    text = "Of train-language: files of each language, of which every line is a sample."
+    option("--samples", [], text, nargs="+", metavar="CODE=FILE", shown="none")
+    text = "Of train-quality: files of texts to keep, such as books."
+    option("--good", [], text, nargs="+", metavar="FILE", shown="none")
+    text = "Of train-quality: files of ordinary texts."
+    option("--bad", [], text, nargs="+", metavar="FILE", shown="none")
     parser.section("run")
-    text = "Output folder, new or empty; of compare, for comparison.json."
+    text = "Output folder, new or empty; of compare, for comparison.json; of training, a file."
     option("--out", None, text, metavar="FOLDER", shown="none", free=FREE)
     text = f"Format: {', '.join(FORMATS)}; text is one file, with lines of <|endoftext|>."
     option("--format", "jsonl", text, one_of(*FORMATS))
@@ -69,7 +79,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.action:
-        return compare(options)
+        return train(options) if options.action[0] in ACTIONS else compare(options)
     if options.out is None:
         raise mismatch("--out", "a folder", "none")
     if not options.input:
@@ -154,7 +164,11 @@ def panels(report: Report) -> list[Any]:
 def compare(options: argparse.Namespace) -> int:
     action, *corpora = options.action
     if action != "compare" or len(corpora) != 2:
-        raise mismatch("data", "compare A B, or --input and --out", " ".join(options.action))
+        raise mismatch(
+            "data",
+            "compare A B, train-language, train-quality, or --input and --out",
+            " ".join(options.action),
+        )
     found = compare_corpora(*corpora, field=options.field, longest=options.longest * MB)
     print(table(found.lines()))
     if options.out is not None:

@@ -5,12 +5,13 @@ packing.py    all documents as one array of token ids, in memory and on disk
 batches.py    training and evaluation windows of that array
 sentences.py  documents cut into sentences
 text_pairs.py pairs of texts, source and target, from files
+tables.py     tables of texts: CSV and TSV
 pipeline/     from raw text to a corpus: steps over documents, one at a time
 cleaning/     steps by rules: one form of Unicode; the rules of C4, Gopher and FineWeb
 privacy/      personal data, found by rules and masked
 language/     in which language a text is, by character n-grams
 quality/      how much a text is like good examples: hashed n-gram logistic regression
-model_files.py  files of such models
+model_files.py, model_training.py   files of such models; trains them from files
 deduplication/  its steps against duplicates and test texts
 mixing.py     sources mixed by weights, temperature and epochs
 """

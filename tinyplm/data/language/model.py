@@ -25,7 +25,7 @@ from .ngrams import character_ngrams
 from .scripts import SCRIPTS, code_points, main_script
 
 KIND = "language"
-LONGEST_TEXT = 20_000  # characters of a text that are looked at, from its start
+LONGEST_TEXT = 10_000  # characters of a text that are looked at, from its start
 
 
 class Guess(NamedTuple):
@@ -69,7 +69,10 @@ class LanguageModel:
         if len(fitting) <= 1:
             return {self.languages[i]: 1.0 for i in fitting}
         buckets = character_ngrams(text, longest=self.longest, bits=self.bits)
-        log_p = self.log_p[buckets].sum(axis=0, dtype=np.float64)[fitting] / self.longest
+        terms = np.take(self.log_p, buckets, axis=0).astype(np.float64)
+        log_p = (np.ones(len(terms)) @ terms)[
+            fitting
+        ] / self.longest  # faster than terms.sum(axis=0)
         p = np.exp(log_p - log_p.max())
         p /= p.sum()
         return {self.languages[i]: float(value) for i, value in zip(fitting, p, strict=True)}

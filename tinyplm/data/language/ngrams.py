@@ -10,7 +10,7 @@ from ...arguments import check_text, check_whole
 from .scripts import code_points
 
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, Knuth's multiplicative hashing
+_MULTIPLIER = np.uint32(0x9E3779B1)  # 2^32 / golden ratio, Knuth's multiplicative hashing
 
 
 def normalized(text: str) -> str:
@@ -28,13 +28,13 @@ def character_ngrams(text: str, *, longest: int, bits: int) -> np.ndarray:
     check_text("text", text)
     check_whole("longest", longest, 1, 8)
     check_whole("bits", bits, 1, 24)
-    codes = code_points(normalized(text)).astype(np.uint64)
+    codes = code_points(normalized(text))
     found = []
-    h = np.zeros(len(codes), np.uint64)
+    h = np.zeros(len(codes), np.uint32)
     for n in range(1, min(longest, len(codes)) + 1):
-        h = h[: len(codes) - n + 1] + codes[n - 1 :] + np.uint64(1)
-        h ^= h >> np.uint64(32)
+        h = h[: len(codes) - n + 1] + codes[n - 1 :] + np.uint32(1)
+        h ^= h >> np.uint32(15)
         h *= _MULTIPLIER
         found.append(h[codes != ord(" ")] if n == 1 else h)
-    buckets = np.concatenate(found) >> np.uint64(64 - bits)
+    buckets = np.concatenate(found) >> np.uint32(32 - bits)
     return buckets.astype(np.int64)

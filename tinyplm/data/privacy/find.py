@@ -28,6 +28,7 @@ KINDS = {
 _FULL_WIDTH = (0xFF01, 0xFF5E, 0xFEE0)  # first, last, distance from the ASCII character
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _SPACES = "\u00a0\u2007\u2009\u202f\u3000"
+_BLOCK = 1 << 20  # characters folded at a time
 _TO_FOLD = re.compile(f"[{chr(_FULL_WIDTH[0])}-{chr(_FULL_WIDTH[1])}{_DASHES}{_SPACES}]")
 
 
@@ -72,6 +73,10 @@ def _folded(text: str) -> str:
     dashes and spaces."""
     if text.isascii() or not _TO_FOLD.search(text):
         return text
+    return "".join(_folded_block(text[i : i + _BLOCK]) for i in range(0, len(text), _BLOCK))
+
+
+def _folded_block(text: str) -> str:
     codes = np.frombuffer(bytearray(text.encode("utf-32-le", "surrogatepass")), np.uint32)
     first, last, distance = _FULL_WIDTH
     codes[(codes >= first) & (codes <= last)] -= distance

@@ -13,7 +13,7 @@ _DOMAIN = re.compile(rf"{_LABELS}(?:[A-Za-z]{{2,24}}|xn--[A-Za-z0-9-]{{2,59}})(?
 # "name (at) host.com", "name [at] host [dot] com"
 _AT = re.compile(r"[@(\[{](?:(?<=@)|(?<=[(\[{])[aA][tT][)\]}])")
 _DOT = re.compile(r" ?(?:\(dot\)|\[dot\]|\{dot\}) ?", re.IGNORECASE)
-_LONGEST_DOMAIN = 300
+_LONGEST_DOMAIN = 120
 
 
 def mail_addresses(text: str) -> Iterator[tuple[int, int]]:

@@ -12,16 +12,18 @@ import re
 from collections.abc import Collection, Iterator
 
 from .checksums import check_digits, is_identity_number, is_old_identity_number, luhn
-from .phones import find_phone
+from .phones import find_phone, is_clear
 
 # the first digit of a group, which six more follow; found by its class, then checked
 _START = re.compile(r"[0-9](?<![0-9A-Za-z_][0-9])(?=(?:[ ().\-/]{0,3}[0-9]){6})")
-_BEFORE = re.compile(r"(?:[0-9][.]|[0-9],|[A-Za-z0-9_][/\\]|[A-Fa-f0-9]{4}-)\Z")
-_END = r"(?![0-9A-Za-z_])(?!\.[0-9])(?!,[0-9]{3}(?![0-9]))"
-_IDENTITY = re.compile(rf"[1-8][0-9]{{5}}([ -]?)[0-9]{{8}}\1[0-9]{{3}}[0-9Xx]{_END}(?!-[0-9])")
+_END = r"(?![0-9A-Za-z_])(?!\.[0-9])"
+_IDENTITY = re.compile(
+    rf"[1-8](?:[0-9]{{5}}([ -]?)[0-9]{{8}}\1[0-9]{{3}}[0-9Xx]"
+    rf"|[0-9]{{3}}(?: [0-9]{{4}}){{3}} [0-9][0-9Xx]){_END}(?!-[0-9])"
+)
 _OLD_IDENTITY = re.compile(rf"[1-8][0-9]{{14}}{_END}(?!-[0-9])")
 _CARD = re.compile(
-    rf"(?:[0-9]{{13,19}}|[0-9]{{4}}([ -])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,4}}(?:\1[0-9]{{1,3}})?"
+    rf"(?:[0-9]{{13,19}}|[0-9]{{4}}([ .-])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,4}}(?:\1[0-9]{{1,3}})?"
     rf"|3[0-9]{{3}}([ -])[0-9]{{6}}\2[0-9]{{4,5}}|62[0-9]{{4}}([ -])[0-9]{{13}}){_END}(?!-[0-9])"
 )
 _GROUP_AFTER = re.compile(r"[ -][0-9]{4}(?![0-9])")  # a fifth group: a table of numbers
@@ -66,11 +68,13 @@ def numbers(
     """(start, end, kind) of each number of these kinds, "identity", "card" or "phone", in order."""
     place = done = 0  # done: the end of the last one
     while start := _START.search(text, place):
-        first, found = start.start(), None
-        if "identity" in kinds:
-            found = _identity(text, first, old_identity)
-        if found is None and "card" in kinds:
-            found = _card(text, first)
+        first, end, found = start.start(), None, None
+        if "identity" in kinds and (end := _identity(text, first, old_identity)):
+            found = first, end, "identity"
+        elif "card" in kinds and (end := _card(text, first, done)):
+            found = first, end, "card"
+        if found and not is_clear(text[max(done, first - 5) : first]):
+            found = None
         if found is None and "phone" in kinds:
             found = find_phone(text, first, done)
         place = first + 1
@@ -79,34 +83,26 @@ def numbers(
             place = done = found[1]
 
 
-def _identity(text: str, first: int, old: bool) -> tuple[int, int, str] | None:
+def _identity(text: str, first: int, old: bool) -> int | None:
+    """The end of the identity number that begins at `first`."""
     found = _IDENTITY.match(text, first)
-    if found and _clear(text, first):
-        if is_identity_number(re.sub("[ -]", "", found[0])):
-            return first, found.end(), "identity"
+    if found and is_identity_number(re.sub("[ -]", "", found[0])):
+        return found.end()
     found = _OLD_IDENTITY.match(text, first) if old else None
-    if found and is_old_identity_number(found[0]) and _clear(text, first):
-        return first, found.end(), "identity"
-    return None
+    return found.end() if found and is_old_identity_number(found[0]) else None
 
 
-def _card(text: str, first: int) -> tuple[int, int, str] | None:
+def _card(text: str, first: int, lowest: int) -> int | None:
+    """The end of the card number that begins at `first`."""
     found = _CARD.match(text, first)
-    if not found or not _clear(text, first):
-        return None
-    if not is_card_number(re.sub("[ -]", "", found[0])):
+    if not found or not is_card_number(re.sub("[ .-]", "", found[0])):
         return None
     if found.lastindex:  # in groups: not from a table of groups of four
         separator = found[found.lastindex]
-        before = _GROUP_BEFORE.search(text, max(0, first - 6), first)
+        before = _GROUP_BEFORE.search(text, max(lowest, first - 6), first)
         if before and text[first - 1] == separator:
             return None
         after = _GROUP_AFTER.match(text, found.end())
         if after and after[0][0] == separator:
             return None
-    return first, found.end(), "card"
-
-
-def _clear(text: str, first: int) -> bool:
-    """Whether the number is not a part of a decimal, a path or a longer identifier."""
-    return not _BEFORE.search(text[max(0, first - 5) : first])
+    return found.end()
