@@ -134,7 +134,8 @@ def test_a_preset_fills_in_what_is_not_given_and_resumes(run, tmp_path, texts, m
 
 @pytest.mark.parametrize(("options", "rate"), [
     ((), 4e-3), (("--size", "tiny"), 4e-3), (("--width", "512"), 1e-3),
-    (("--model", "gpt2-medium"), learning_rate_of(354_823_168)), (("--optimizer", "adafactor"), 3e-2), (("--optimizer", "adafactor", "--lr", "1"), 1.0),
+    (("--model", "gpt2-medium"), learning_rate_of(354_823_168)), (("--optimizer", "adafactor"), 3e-2),
+    (("--optimizer", "adafactor", "--lr", "1"), 1.0),
 ])  # fmt: skip
 def test_each_optimiser_has_its_own_learning_rate(options, rate):
     parser = Parser(pretrain.__doc__)
