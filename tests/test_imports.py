@@ -30,7 +30,7 @@ ALLOWED = {
     "data": {"core", "files", "shapes"},
     "objectives": {"core", "random", "data", "shapes"},
     "tokenizers": {"files", "random"},
-    "evaluation": {"core", "data", "shapes"},
+    "evaluation": {"backend", "core", "data", "files", "generation", "shapes"},
     "models": {"backend", "memory", "core", "random", "layers", "losses", "kernels"},
     "families": {"backend", "core", "random", "layers", "losses", "kernels", "models"},
     "hub": {"backend", "memory", "core", "files", "random", "models", "families", "tokenizers"},
