@@ -38,11 +38,12 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def passes(program: str, *, seconds: float = 3.0) -> bool:
     """Whether the Python program reaches its end (sys.exit before it does not count).
 
-    The program is a model's: mind what it does.      A process of its own in a temporary folder that is removed, with an empty environment, Python's
-    isolated mode, and limits on processor time, memory, the size and number of files (resource's),
-    and `seconds` of waiting; then its whole process group is killed.  This contains accidents, not
-    malice: the process reads what this user may read, and the network is not closed to it.  Use a
-    container or virtual machine for code that is not trusted.
+    The program is a model's: mind what it does. A process of its own in a temporary folder that
+    is removed, with an empty environment, Python's isolated mode, and limits on processor time,
+    memory, the size and number of files (resource's), and `seconds` of waiting; then its whole
+    process group is killed. This contains accidents, not malice: the process reads what this user
+    may read, and the network is not closed to it. Use a container or virtual machine for code
+    that is not trusted.
     """
     check_text("program", program)
     check_number("seconds", seconds, above=0)

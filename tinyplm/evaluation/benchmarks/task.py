@@ -1,7 +1,8 @@
 """The common form of a benchmark: samples, how they are asked, what is measured.
 
 A task is asked as lm-evaluation-harness asks it (EleutherAI, lm_eval/tasks, release 0.4.13):
-prompts and metrics are its YAML files'; readers take the files as the benchmarks' authors publish them.
+prompts and metrics are its YAML files'; readers take the
+files as the benchmarks' authors publish them.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Asker:
         found: list[Any] = [None] * len(scored)
         for numbers, values in zip(rows.values(), groups):
             for number, value in zip(numbers, values):
-                found[number] = Likelihood(value[0], value[1], scored[number].count)
+                found[number] = Likelihood(value[0], value[1], scored[number].wanted)
         return found
 
     def _answered(
