@@ -61,7 +61,7 @@ def _theirs(lm, records, shots=0, **settings):
     given = {"task": "made_up", "dataset_path": "none", "test_split": "test", "num_fewshot": shots, **settings}
     given["custom_dataset"] = lambda **_: data
     task = ConfigurableTask(config=given)
-    out = lm_eval.simple_evaluate(lm, tasks=[task], num_fewshot=shots, bootstrap_iters=0, verbosity="ERROR")
+    out = lm_eval.simple_evaluate(lm, tasks=[task], num_fewshot=shots, bootstrap_iters=2, verbosity="ERROR")
     return out["results"]["made_up"], out["samples"]["made_up"]
 
 
@@ -83,7 +83,8 @@ def _listed(names):
 def test_multiple_choice(models, tmp_path, shots):
     """ARC: accuracies with standard errors, each log-likelihood, drawn examples; prompts longer than the context."""
     lm, ask = models
-    records = [{"question": f"What sat on the mat {n}?", "choices": {"text": c, "label": ["A", "B", "C"]}, "answerKey": "ABC"[n % 3]}
+    records = [{"question": f"What sat on the mat {n}?", "choices": {"text": c, "label": ["A", "B", "C"]},
+                "answerKey": "ABC"[n % 3]}
                for n, c in enumerate(CHOICES)]  # fmt: skip
     theirs, samples = _theirs(lm, records, shots, output_type="multiple_choice", doc_to_text="Question: {{question}}\nAnswer:",
                               doc_to_target="{{choices.label.index(answerKey)}}", doc_to_choice="{{choices.text}}",
@@ -125,10 +126,10 @@ def test_rolling_perplexity(models, tmp_path):
     theirs, samples = _theirs(lm, records, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
                               metric_list=[{"metric": name} for name in names])  # fmt: skip
     ours = evaluate_task(ask, TASKS["text"], _lines(tmp_path / "t.jsonl", records))
+    for one, sample in zip(ours.asked, sorted(samples, key=lambda s: s["doc_id"]), strict=True):
+        assert one.answer == pytest.approx(float(sample["resps"][0][0]), abs=1e-8)
     for name in names:
         assert ours.results[f"{name},none"] == pytest.approx(theirs[f"{name},none"], rel=1e-6)
-    for one, sample in zip(ours.asked, samples, strict=True):
-        assert one.answer == pytest.approx(sample["resps"][0][0], abs=1e-8)
 
 
 def test_generated_numbers(models, tmp_path):

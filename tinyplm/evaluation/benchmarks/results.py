@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...files import replaced, write_json
+from .exams import subject
 from .running import Asked, Outcome
+from .task import Task
 
 
 def results_of(
@@ -41,10 +43,12 @@ def results_of(
 
 def name_of(outcome: Outcome) -> str:
     """The name of a task in results; an exam's has its subject: "mmlu_college_law"."""
-    from .exams import subject
+    return name_for(outcome.task, outcome.path)
 
-    task = outcome.task
-    return f"{task.name}_{subject(outcome.path)}" if task.first else task.name
+
+def name_for(task: Task, path: str) -> str:
+    """The same, before there is an outcome."""
+    return f"{task.name}_{subject(path)}" if task.first else task.name
 
 
 def _config(outcome: Outcome) -> dict[str, Any]:
