@@ -26,7 +26,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["tinyplm", "tinyplm.*"]),
-    package_data={"tinyplm": ["py.typed"]},
+    package_data={"tinyplm": ["py.typed", "evaluation/judgement/page.html"]},
     entry_points={"console_scripts": ["tinyplm=tinyplm.cli:main"]},
     install_requires=[
         "numpy>=2.0",
@@ -43,6 +43,7 @@ setup(
         # copies of the log; tensorboardX writes event files and has three small dependencies
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.20"],
+        "data": ["zstandard>=0.22", "resiliparse>=0.15"],  # .zst files and HTML as sources of text
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
         # trained weights, for tests and examples; depends on torch, so see the README
@@ -56,6 +57,7 @@ setup(
             "trl>=1.16,<1.17",
             "rouge-score>=0.1.2",
             "sacrebleu>=2.5",
+            "selenium>=4.20",  # the judges' page in Chromium
         ],
     },
     classifiers=[

@@ -31,5 +31,6 @@ In reading order:
     generation/  sampling, beam, speculative
     tuning/      lora, prefix
     evaluation/  metrics, rouge, bleu, ngram
+    data/        deduplication, mixing
     tokenizers/  bpe, wordpiece, unigram
 """

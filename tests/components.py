@@ -62,6 +62,7 @@ class Component(NamedTuple):
 FORMULAS: dict[str, Callable] = {
     "linear": ref_linear.linear,
     "embedding": ref_embedding.embedding,
+    "embedding_bag": ref_embedding.embedding_bag,
     "layernorm": ref_norm.layernorm,
     "rmsnorm": ref_norm.rmsnorm,
     "relu": ref_activation.relu,

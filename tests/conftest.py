@@ -13,6 +13,8 @@ import pytest
 from tests.support import scripts
 from tinyplm.tokenizers import Tokenizer
 
+pytest_plugins = ["tests.support.bytecode"]
+
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", max_examples=500, deadline=None, print_blob=True)
 

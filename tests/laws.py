@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from hypothesis import note
 
 from tinyplm.backend import to_host
 from tinyplm.checks import case as cases
@@ -42,7 +43,7 @@ from tinyplm.checks.rounding import CASE, FEW, MODEL, MODEL_32, PART, SINGLE, di
 __all__ = [
     "CASE", "FEW", "MODEL", "MODEL_32", "PART", "SINGLE", "SMALLEST", "Case", "LawError", "Sizes", "apart",
     "backward_is_linear_and_repeatable", "call", "check_all", "checkpointing_changes_nothing", "difference_rounding",
-    "directional_derivative", "dot", "equal", "equals_reference", "freeze", "frozen", "gradients",
+    "directional_derivative", "dot", "equal", "equals_reference", "formula", "freeze", "frozen", "gradients",
     "inputs_survive_and_dtypes_hold", "leaves", "moved", "on_device", "random_like", "relative_error", "rounding", "trained",
     "typical_rounding",
 ]  # fmt: skip
@@ -68,16 +69,23 @@ def freeze(a: Any) -> Any:
     return read_only(a)
 
 
-def equals_reference(f: Callable, reference: Callable, case: Case, device: str) -> None:
-    """1. The value equals the reference up to a case's rounding: 1e-13 of its terms, which may be 1/SMALLEST times the value."""
-    y, _ = call(f, case, device)
+def formula(reference: Callable, case: Case) -> Any:
+    """The value of a case by its formula."""
     expected = reference(*case.args, **{**case.kwargs, **case.reference_kwargs})
-    expected = np.asarray(expected) if not isinstance(expected, dict) else expected
+    return np.asarray(expected) if not isinstance(expected, dict) else expected
+
+
+def equals_reference(f: Callable, expected: Any, case: Case, device: str) -> None:
+    """1. The value equals the formula's up to a case's rounding: 1e-13 of its terms, which may be 1/SMALLEST times the value."""
+    y, _ = call(f, case, device)
     error = relative_error(to_host(y), expected)
     assert error < rounding(*CASE) / SMALLEST, f"differs from the reference by {error:.1e}"
 
 
-def check_all(f: Callable, reference: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
-    f = case.kernel or f
-    equals_reference(f, reference, case, device)
-    check_laws(f, case, device, rng, freeze)
+def check_all(f: Callable, reference: Callable, case: Case, devices: list[str], seed: int) -> None:
+    """All laws for one case on each device, where random numbers begin anew."""
+    f, expected = case.kernel or f, formula(reference, case)
+    for device in devices:
+        note(f"on the device {device}")
+        equals_reference(f, expected, case, device)
+        check_laws(f, case, device, np.random.default_rng(seed), freeze)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, note, settings
 
 from tests import laws
 from tests.components import COMPONENTS
+from tests.conftest import devices
 from tests.laws import Sizes
 from tests.strategies import sizes
 from tinyplm.backend import to_host
 from tinyplm.core import tree_map
 
+DEVICES = devices()  # each case is made once for all of them
+
 
 @pytest.mark.parametrize("name", COMPONENTS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@settings(max_examples=15)
 @given(s=sizes())
-def test_laws(name, device, s):
+def test_laws(name, s):
     component = COMPONENTS[name]
-    laws.check_all(component.f, component.reference, component.make(s), device, np.random.default_rng(s.seed + 1))
+    laws.check_all(component.f, component.reference, component.make(s), DEVICES, s.seed + 1)
 
 
 HALF_ERROR = 2e-2  # 40 roundings of 2^-11 each: some accumulate, and some values cancel
@@ -33,9 +36,9 @@ def _in_dtype(dtype, value):
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10)
 @given(s=sizes())
-def test_half_precision(name, device, s):
+def test_half_precision(name, s):
     """In float16 everything is finite, values and gradients are float16 (losses float32), and close to float64.
 
     Both start from the same numbers, rounded to float16 once, so they differ only by intermediate rounding.  The error is
@@ -44,14 +47,19 @@ def test_half_precision(name, device, s):
     """
     component = COMPONENTS[name]
     made = component.make(s)
-    rng = np.random.default_rng(s.seed + 1)
     half = laws.Case([_in_dtype("float16", a) for a in made.args], {n: _in_dtype("float16", v) for n, v in made.kwargs.items()})
     exact_args = [a if a is None else tree_map(lambda a: a.astype("float64"), a) for a in half.args]
     exact_kwargs = {n: v.astype("float64") if getattr(v, "dtype", None) == np.float16 else v for n, v in half.kwargs.items()}
-    f = made.kernel or component.f
+    for device in DEVICES:
+        note(f"on the device {device}")
+        _is_close(
+            made.kernel or component.f, half, laws.Case(exact_args, exact_kwargs), device, np.random.default_rng(s.seed + 1)
+        )
 
+
+def _is_close(f, half, exact, device, rng):
     y, backward = laws.call(f, half, device)
-    exact_y, exact_backward = laws.call(f, laws.Case(exact_args, exact_kwargs), device)
+    exact_y, exact_backward = laws.call(f, exact, device)
     dy = laws.random_like(y, rng)
     grads = laws.gradients(backward, laws.on_device(dy, device), len(half.args))
     exact_grads = laws.gradients(exact_backward, laws.on_device(dy.astype("float64"), device), len(half.args))
@@ -62,8 +70,8 @@ def test_half_precision(name, device, s):
     size = max([1e-3, *(float(np.max(np.abs(g))) for g in laws.leaves(exact_grads) if g.size)])
     # `moved`: how far exact gradients move when every input is rounded once.  A component rounds up to eight intermediates in a
     # chain (a block: two norms, attention, the feed-forward layer, two additions); ill-conditioned ones amplify each of them.
-    rounded = [a if a is None else tree_map(lambda a: a * (1 + 2.0**-11 * rng.choice([-1, 1], a.shape)), a) for a in exact_args]
-    _, rounded_backward = laws.call(f, laws.Case(rounded, exact_kwargs), device)
+    rounded = [a if a is None else tree_map(lambda a: a * (1 + 2.0**-11 * rng.choice([-1, 1], a.shape)), a) for a in exact.args]
+    _, rounded_backward = laws.call(f, laws.Case(rounded, exact.kwargs), device)
     rounded_grads = laws.gradients(rounded_backward, laws.on_device(dy.astype("float64"), device), len(half.args))
     moved = max(float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(laws.leaves(rounded_grads), laws.leaves(exact_grads)))
     allowed = HALF_ERROR * size + 8 * moved

@@ -1,4 +1,4 @@
-"""Table lookup."""
+"""Table lookup, and sums of rows."""
 
 import numpy as np
 
@@ -20,4 +20,18 @@ def embedding(table: np.ndarray, *, ids: np.ndarray) -> np.ndarray:
             raise ValueError(f"id {row} is outside a table of {vocabulary} rows")
         for d in range(width):
             y[place + (d,)] = table[row, d]
+    return y
+
+
+def embedding_bag(table: np.ndarray, *, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """y[i, d] = sum_n weights[i, n] table[ids[i, n], d].                Joulin et al. 2016, sec. 2
+
+    table (V, D), ids (B, N) integers in [0, V), weights (B, N) -> y (B, D).
+    """
+    table, weights = numbers(table), np.asarray(weights, dtype=np.float64)
+    ids = np.asarray(ids)
+    y = zeros((len(ids), table.shape[1]), like=table)
+    for i, n in np.ndindex(ids.shape):
+        for d in range(table.shape[1]):
+            y[i, d] += weights[i, n] * table[int(ids[i, n]), d]
     return y

@@ -26,11 +26,15 @@ def test_help_is_sentences(name, tinyplm):
     for action in options(cli.parsers()[1][name]):
         assert action.help[0].isupper() and action.help.endswith("."), action.dest
     first = cli.COMMANDS[name].__doc__.splitlines()[0]
-    assert first[-1] in ".?" and first in out and first.split()[0] in tinyplm("--help")[1]
+    assert first[-1] in ".?" and first in " ".join(out.split()) and first.split()[0] in tinyplm("--help")[1]
+
+
+def test_alone_it_lists_the_commands(tinyplm):
+    status, out, err = tinyplm()
+    assert (status, out) == (2, "") and all(name in err for name in cli.COMMANDS)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((), "tinyplm: the following arguments are required: COMMAND\n"),
     (("chek",), "tinyplm: COMMAND: invalid choice: 'chek'"),
     (("check", "--lik", "rmsnorm"), "unrecognized arguments: --lik"),
     (("check", "--cases", "many"), "tinyplm: --cases: expected an integer from 1 to 1000, got 'many'\n"),

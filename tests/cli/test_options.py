@@ -86,7 +86,7 @@ def test_a_file_of_settings_is_checked_like_the_command_line(run, no_work, tmp_p
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("pretrain", ("--model", "llama", "--size", "gpt2"), "--size: expected one of tiny, small"),
+    ("pretrain", ("--model", "llama", "--size", "gpt2"), "--size: expected one of tiny, mini, small"),
     ("pretrain", ("--out", "file"), "--out: expected a folder, got "),
     ("pretrain", ("--out", ""), "--out: expected a path, got ''"),
     ("chat", (), "--model: expected a value, got none"),

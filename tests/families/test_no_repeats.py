@@ -8,12 +8,12 @@ Names compare as equal, as do numbers and strings.  Docstrings, comments, blank 
 from __future__ import annotations
 
 import ast
+import functools
 import io
+import itertools
 import keyword
 import tokenize
 from pathlib import Path
-
-import pytest
 
 import tinyplm.families
 
@@ -61,6 +61,14 @@ def lines_of(source: str) -> list[tuple[int, str]]:
     return [(row, " ".join(forms[row])) for row in sorted(forms)]
 
 
+@functools.cache
+def read(path: Path) -> tuple[list[tuple[int, str]], frozenset[tuple[str, ...]]]:
+    """(lines_of a file, its runs of more than MOST lines)."""
+    lines = lines_of(path.read_text(encoding="utf-8"))
+    forms = [form for _, form in lines]
+    return lines, frozenset(tuple(forms[n : n + MOST + 1]) for n in range(len(forms) - MOST))
+
+
 def longest_run(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[int, int, int]:
     """(length, line in a, line in b) of the longest run of lines common to both."""
     best = (0, 0, 0)
@@ -74,24 +82,35 @@ def longest_run(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[int
     return best
 
 
-@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
-def test_no_two_families_have_a_run_of_lines_in_common(path):
-    lines = lines_of(path.read_text(encoding="utf-8"))
-    repeats = []
-    for other in FAMILIES[FAMILIES.index(path) + 1 :]:
-        length, line, place = longest_run(lines, lines_of(other.read_text(encoding="utf-8")))
-        if length > MOST:
-            repeats.append(f"{length} lines: {path.name}:{line} and {other.name}:{place}")
+def repeated(files: list[Path]) -> list[str]:
+    """The longest run of each two files that have more than MOST lines in common."""
+    found = []
+    for path, other in itertools.combinations(files, 2):
+        (lines, runs), (others, other_runs) = read(path), read(other)
+        if not runs.isdisjoint(other_runs):
+            length, line, place = longest_run(lines, others)
+            found.append(f"{length} lines: {path.name}:{line} and {other.name}:{place}")
+    return found
+
+
+def test_no_two_families_have_a_run_of_lines_in_common():
+    repeats = repeated(FAMILIES)
     assert not repeats, "\n".join(repeats)
 
 
-def test_a_repetition_with_other_names_is_found():
+def test_a_repetition_with_other_names_is_found(tmp_path):
     block = "\n".join(f"    x{n} = f{n}(y, {n}, 'a')" for n in range(MOST + 1))
     a = f'"""One."""\nimport os\n\ndef f(y):\n{block}\n    return y\n'
     renamed = block.replace("x", "hidden_").replace("'a'", "'other'").replace("    ", "    ", 1)
     b = f"import sys\nSIZES = {{\n    1: 2\n}}\n\ndef g(a, b):\n    # why\n{renamed}\n    yield a\n"
     assert longest_run(lines_of(a), lines_of(b)) == (MOST + 1, 5, 8)
     assert len(lines_of(b)) == MOST + 3
+    for name, text in (("a", a), ("b", b), ("c", "x = 1\n" * (MOST + 1))):
+        (tmp_path / f"{name}.py").write_text(text)
+    assert repeated([tmp_path / f"{name}.py" for name in "abc"]) == [f"{MOST + 1} lines: a.py:5 and b.py:8"]
+    shorter = a.replace("    return y", "").rsplit("\n", 3)[0]  # one line less is allowed
+    (tmp_path / "shorter.py").write_text(shorter)
+    assert longest_run(lines_of(shorter), lines_of(b))[0] == MOST and repeated([tmp_path / "shorter.py", tmp_path / "b.py"]) == []
 
 
 def test_docstrings_imports_and_sizes_do_not_count():

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import strict_index
 from .strict_array import StrictArray, garbage, host, wrap
-from .strict_rules import API, Call, checked_dtype, counters, synchronise
+from .strict_rules import API, Call, checked_dtype, counters, quietly, synchronise
 
 FUNCTIONS = API["cupy"]["functions"]
 LINALG = API["cupy.linalg"]["functions"]
@@ -75,6 +75,11 @@ class StrictFunction:
         if not method and self.__name__ not in NO_ARRAY_FIRST:
             first = self.call.parameters[: 2 if self.__name__ in ARRAY_SECOND else 1]
             self._arrays = [parameter.name for parameter in first]
+        # what the name says, looked up once
+        self._waits, self._waits_with = self.__name__ in SYNCHRONISING, SYNCHRONISING_WITH.get(self.__name__)
+        self._stable, self._plain = self.__name__ in ("sort", "argsort"), self.__name__ in PLAIN
+        self._contiguous = method and self.__name__ in ("sort", "partition")
+        self._static = STATIC.difference(self._arrays)
 
     def __repr__(self) -> str:
         return f"<strict function '{self.call.name}'>"
@@ -84,42 +89,46 @@ class StrictFunction:
 
     def on(self, array: StrictArray | None, args: tuple, kwargs: dict):
         positional = self.call.bind(args, kwargs)
-        given = dict(positional) | kwargs
+        given = {**dict(positional), **kwargs}
         self._check(array, given)
-        converted = [self._convert(name, value) for name, value in positional]
-        keywords = {name: self._convert(name, value) for name, value in kwargs.items()}
-        if array is not None:
-            converted.insert(0, array._data)
-        if self.__name__ in ("sort", "argsort") and "kind" not in given:
+        convert = self._convert
+        converted = [v._data if type(v) is StrictArray and n not in STATIC else convert(n, v) for n, v in positional]
+        keywords = {name: convert(name, value) for name, value in kwargs.items()} if kwargs else {}
+        if self._stable and "kind" not in given:
             keywords["kind"] = "stable"  # as CuPy's sorts always are
-        with np.errstate(all="ignore"):  # a GPU neither warns nor raises
-            result = self._numpy(*converted, **keywords)
+        if array is None:
+            result = quietly(self._numpy, *converted, **keywords)
+        else:
+            result = quietly(self._numpy, array._data, *converted, **keywords)
         if given.get("out") is not None:
             return given["out"]
-        return result if result is None or self.__name__ in PLAIN else wrap(result)
+        return result if result is None or self._plain else wrap(result)
 
     def _check(self, array: StrictArray | None, given: dict) -> None:
         name = self.__name__
         for parameter in self._arrays:
             if not isinstance(value := given.get(parameter), StrictArray):
                 raise TypeError(f"cupy.{name}: {parameter} must be a device array, got {type(value)}")
-        if not isinstance(given.get("out"), (StrictArray, type(None))):
-            raise TypeError(f"cupy.{name}: out must be a device array, got {type(given['out'])}")
-        if name in SYNCHRONISING or isinstance(given.get(SYNCHRONISING_WITH.get(name)), StrictArray):
+        if (out := given.get("out")) is not None and not isinstance(out, StrictArray):
+            raise TypeError(f"cupy.{name}: out must be a device array, got {type(out)}")
+        if self._waits or self._waits_with and isinstance(given.get(self._waits_with), StrictArray):
             synchronise(f"{name}()")
-        if array is not None and name in ("sort", "partition") and not array.flags.c_contiguous:
+        if self._contiguous and not array.flags.c_contiguous:
             raise NotImplementedError("Sorting non-contiguous array is not supported.")
 
     def _convert(self, parameter: str, value):
         """One argument in the form that NumPy receives; TypeError if CuPy would refuse it or wait for it."""
         if isinstance(value, StrictArray) and parameter not in STATIC:
             return value._data
+        kind = type(value)
+        if value is None or (kind is int or kind is bool) and parameter != "dtype":
+            return value
         name = self.__name__
         if parameter == "dtype":
-            return None if value is None else checked_dtype(value)
-        if parameter in STATIC and parameter not in self._arrays:
-            return static(f"{name}({parameter}=)", value)
-        if value is None or isinstance(value, str):
+            return checked_dtype(value)
+        if parameter in self._static:
+            return static(name, parameter, value)
+        if isinstance(value, str):
             return value
         if parameter == "tup" and not all(isinstance(v, StrictArray) for v in value):
             raise TypeError(f"cupy.{name}: a sequence of device arrays expected, got {[type(v) for v in value]}")
@@ -130,12 +139,14 @@ class StrictFunction:
         return host(value, f"{name}({parameter}=)")
 
 
-def static(what: str, value):
+def static(function: str, parameter: str, value):
     """A shape, an axis and the like: anything but an array."""
+    if type(value) is int:
+        return value
     if isinstance(value, (StrictArray, np.ndarray)):
-        raise TypeError(f"{what} must be given by numbers of the host, got {type(value)}")
+        raise TypeError(f"{function}({parameter}=) must be given by numbers of the host, got {type(value)}")
     if isinstance(value, (tuple, list)):
-        return tuple(static(what, v) for v in value)
+        return tuple([v if type(v) is int else static(function, parameter, v) for v in value])
     return value
 
 
@@ -205,12 +216,12 @@ def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
 
 
 def empty(shape, dtype=float, order="C"):
-    return garbage(static("empty(shape=)", shape), dtype)
+    return garbage(static("empty", "shape", shape), dtype)
 
 
 def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
     like = host(prototype, "empty_like()")
-    return garbage(like.shape if shape is None else static("empty_like(shape=)", shape), dtype or like.dtype)
+    return garbage(like.shape if shape is None else static("empty_like", "shape", shape), dtype or like.dtype)
 
 
 def put_along_axis(arr, indices, values, axis):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import inspect
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -73,6 +75,22 @@ def counting() -> Iterator[Counters]:
     finally:
         for field in dataclasses.fields(Counters):
             setattr(inside, field.name, getattr(counters, field.name) - getattr(before, field.name))
+
+
+_thread = threading.local()
+
+
+def quietly(function: Callable, /, *args, **kwargs):
+    """function(...) without NumPy's warnings: a GPU neither warns nor raises.
+
+    As under np.errstate(all="ignore"), which is entered once a thread: once an operation takes as long as a small operation.
+    """
+    try:
+        run = _thread.run
+    except AttributeError:
+        with np.errstate(all="ignore"):
+            run = _thread.run = contextvars.copy_context().run
+    return run(function, *args, **kwargs)
 
 
 def checked_dtype(dtype) -> np.dtype:

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import strict_index
 from .strict_array import StrictArray, host, wrap
-from .strict_rules import API, Call, PromotionError, checked_dtype
+from .strict_rules import API, Call, PromotionError, checked_dtype, quietly
 
 # fix, i0 and sinc are ufuncs in CuPy only
 UFUNCS = {name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)}
@@ -49,8 +49,7 @@ class StrictUfunc:
                 self._checked.add(kinds)
         if outputs and any(out is not None for out in outputs):
             kwargs["out"] = tuple(None if out is None else host(out, "out=") for out in outputs)
-        with np.errstate(all="ignore"):  # a GPU neither warns nor raises
-            result = self._numpy(*inputs, **kwargs)
+        result = quietly(self._numpy, *inputs, **kwargs)
         if self.nout == 1:
             return outputs[0] if outputs and outputs[0] is not None else wrap(result)
         given = outputs or (None,) * self.nout

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import random
-import runpy
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import NamedTuple
 
 from tinyplm import cli
@@ -72,6 +72,13 @@ def shell(script: str, *arguments: str, cwd: Path) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@functools.cache
+def compiled(script: str) -> CodeType:
+    """An example's code: compiling it takes longer than all that a refused option lets it do."""
+    file = EXAMPLES / script
+    return compile(file.read_bytes(), str(file), "exec")
+
+
 def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
     """Runs examples and commands in this process, which saves the startup time.
 
@@ -87,8 +94,11 @@ def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
             patch.setattr(sys, "argv", [script, *arguments])
             patch.setattr(sys, "path", list(sys.path))
             code, message = 0, ""
+            module = ModuleType("__main__")
+            module.__file__ = str(EXAMPLES / script)
+            patch.setitem(sys.modules, "__main__", module)
             try:
-                runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+                exec(compiled(script), vars(module))
             except SystemExit as stop:  # as the interpreter would handle it
                 code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
                 message = f"{stop.code}\n" if isinstance(stop.code, str) else ""

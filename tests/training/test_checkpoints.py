@@ -113,7 +113,8 @@ def test_a_real_limit_on_the_size_of_files_stops_the_run_cleanly(copied, file):
             "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
             "try:\n    run(Path(sys.argv[1]), **json.loads(sys.argv[3]))\nexcept OSError as error:\n"
             "    print(error)\n    sys.exit(7)\n")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, str(copied), str(limit), json.dumps(options)], cwd=ROOT, text=True,
+    command = [sys.executable, "-B", "-c", code]  # -B: Python would keep a compiled module of which the limit cuts off the end
+    done = subprocess.run([*command, str(copied), str(limit), json.dumps(options)], cwd=ROOT, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60)  # fmt: skip
     assert done.returncode == 7, done.stderr
     assert f"{file}: cannot be written (" in done.stdout and "File too large" in done.stdout

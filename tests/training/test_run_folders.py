@@ -157,14 +157,14 @@ RACE = ("import sys\nfrom pathlib import Path\nfrom tests.support.survivor impor
         "from tests.support import families\n"
         "from tinyplm.training.loop import train\nfrom tinyplm.training.settings import Settings\n"
         "model = families.tiny('gpt2', resid_pdrop=0.1, dtype='float32')\nprint('ready', flush=True)\nsys.stdin.readline()\n"
-        "try:\n    train(model, TOKENS, TOKENS[:40], Settings(**{**QUICK, 'steps': 30}), out=Path(sys.argv[1]), progress=False)\n"
+        "try:\n    train(model, TOKENS, TOKENS[:40], Settings(**{**QUICK, 'steps': 12}), out=Path(sys.argv[1]), progress=False)\n"
         "except ValueError as error:\n    sys.exit(str(error))\n")  # fmt: skip
 
 
 @posix
 def test_of_two_processes_in_one_folder_one_is_refused_and_the_other_is_as_if_alone(tmp_path):
-    run(tmp_path / "alone", steps=30)
-    for number in range(3):
+    run(tmp_path / "alone", steps=12)
+    for number in range(2):
         out = tmp_path / str(number)
         racers = [subprocess.Popen([sys.executable, "-c", RACE, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, cwd=ROOT, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -8,9 +8,9 @@ tuning.py    what the commands of tuning share; reports.py: what they print; rou
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
-sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py,
-benchmarks.py; tokenizer.py, convert.py,
-count.py; check.py, compare.py, vectors.py.
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, benchmarks.py,
+judge.py; tokenizer.py, convert.py, count.py; data.py, a corpus from raw text, with data_models.py; check.py, compare.py,
+vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -36,6 +36,7 @@ from . import (
     compare,
     convert,
     count,
+    data,
     distill,
     dpo,
     embed,
@@ -43,6 +44,7 @@ from . import (
     finetune,
     generate,
     grpo,
+    judge,
     ppo,
     pretrain,
     reward,
@@ -69,10 +71,12 @@ COMMANDS: dict[str, Any] = {
     "generate": generate,
     "chat": chat,
     "evaluate": evaluate,
+    "judge": judge,
     "embed": embed,
     "tokenizer": tokenizer,
     "convert": convert,
     "count": count,
+    "data": data,
     "check": check,
     "compare": compare,
     "vectors": vectors,
@@ -89,12 +93,9 @@ def parsers(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
         description="The reference implementation of pre-trained language models in plain NumPy.",
     )
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    form = argparse.RawDescriptionHelpFormatter
     for name, module in COMMANDS.items():
         text = module.__doc__
-        added = commands.add_parser(
-            name, help=text.splitlines()[0], description=text, formatter_class=form
-        )
+        added = commands.add_parser(name, help=text.splitlines()[0], description=text)
         if only in (None, name):
             module.add(added)
     return made, commands.choices
@@ -107,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, options = "", argparse.Namespace()
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
+        if not words:
+            print(parsers()[0].format_help(), end="", file=sys.stderr)
+            return 2
         made, commands = parsers(words[0] if words and words[0] in COMMANDS else None)
         given = vars(made.parse_args(words))
         name = given.pop("command")

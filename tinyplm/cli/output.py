@@ -50,6 +50,11 @@ def table(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> st
     return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
+def counted(n: int, what: str) -> str:
+    """ "1 document", "2 documents"."""
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
+
+
 def not_drawn() -> str:
     return f"not plotted, needs matplotlib: {python('-m', 'pip', 'install', 'matplotlib')}"
 

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..arguments import check_choice, check_number, check_whole
 
 WORKERS = min(2, os.cpu_count() or 1)
+
+
+class Paragraphs(argparse.HelpFormatter):
+    """Help as wide as the terminal, at most 100 columns; indented lines stay as they are."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        width = min(100, shutil.get_terminal_size().columns) - 2
+        super().__init__(prog, **{"width": width} | settings)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = []
+        for part in text.strip().split("\n\n"):
+            kept = any(line.startswith(" ") for line in part.splitlines())
+            parts.append(part if kept else textwrap.fill(" ".join(part.split()), width))
+        return "\n\n".join(parts)
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,10 +37,12 @@ class Parser(argparse.ArgumentParser):
     several      the options that take a list
     free         the options that may change when a run is resumed, as they do not affect its result
     needed       the options that must be given, on the command line or in a file of settings
+    tables       the options that are lists of tables, in a file of settings alone
     """
 
     def __init__(self, doc: str = "", **settings: Any) -> None:
         settings.setdefault("description", doc.splitlines()[0] if doc else None)
+        settings.setdefault("formatter_class", Paragraphs)
         settings |= {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         super().__init__(**settings)
         self.defaults: dict[str, Any] = {}
@@ -31,6 +50,7 @@ class Parser(argparse.ArgumentParser):
         self.several: set[str] = set()
         self.free: set[str] = set()
         self.needed: set[str] = set()
+        self.tables: set[str] = set()
         self.group: Any = self
 
     def section(self, title: str) -> None:
@@ -68,6 +88,12 @@ class Parser(argparse.ArgumentParser):
         self.defaults[key] = False
         self.free |= {key} if free else set()
         self.group.add_argument(name, action="store_true", help=help.replace("%", "%%"))
+
+    def table(self, name: str, help: str) -> None:
+        """An option of a file of settings that is a list of tables; the help goes to its end."""
+        self.defaults[name] = None
+        self.tables.add(name)
+        self.epilog = f"In the file of settings: {help}"
 
     def given(self) -> dict[str, Any]:
         """Only the options on the command line."""

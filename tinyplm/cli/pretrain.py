@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import hub
+from .. import hub, scaling
 from ..arguments import mismatch
 from ..backend import device as check_device
 from ..data.packing import open_tokens
@@ -40,7 +40,7 @@ from ..training.expert_load import check_router_weights
 from ..training.folders import check_intact
 from ..training.log import plot
 from ..training.loop import train
-from ..training.presets import SIZES
+from ..training.presets import SIZES, learning_rate_of
 from ..training.samples import check_corpus
 from ..training.settings import EXTEND, OPTIMIZERS, Settings
 from ..training.step import evaluate
@@ -60,13 +60,15 @@ from .parser import POSITIVE, Parser, number, one_of, whole
 from .preset import apply_preset, check_preset, preset_options
 from .sampling import beginnings
 from .settings import RUN, write_run
-from .sizes import SHAPE, configure
+from .sizes import SHAPE, configure, shape
 
 COMMAND, WEIGHT = "pretrain", Settings.multi_token
 FACTS = {"validation_bytes", "vocab_size"}  # what a resume needs to know of the data
 # the defaults of a new model, and of one to continue
-CONTEXTS = (64, 256)
-RATES = {"adamw": (1.5e-3, 1e-4), "adafactor": (3e-2, 2e-3)}  # peaks
+CONTEXTS = (128, 256)
+RATES = {"adamw": (4e-3, 1e-4), "adafactor": (3e-2, 2e-3)}  # peaks
+WIDTH = 128  # up to here AdamW's peak is that of RATES, beyond in proportion to 1 / width
+VOCABULARY, LEAST, BYTES_PER_TOKEN = 4096, 512, 400  # of a tokenizer, and bytes of text for each
 
 
 def run(options: argparse.Namespace) -> int:
@@ -169,8 +171,9 @@ def checked(options: argparse.Namespace) -> Named:
             raise mismatch("--steps", f"at least {least}, as in the run", options.steps)
         if options.steps > least and "extend" not in options.given:
             options.extend = None  # that in run.json is of an earlier extension
-    context, rate = CONTEXTS[continued], RATES[options.optimizer][continued]
-    options.lr = rate if options.lr is None else options.lr
+    context = CONTEXTS[continued]
+    if options.lr is None:
+        options.lr = peak_rate(options, source)
     weight = options.multi_token_weight
     if weight is not None and not options.multi_token:
         raise mismatch("--multi-token-weight", "none without --multi-token", weight)
@@ -180,8 +183,28 @@ def checked(options: argparse.Namespace) -> Named:
             own = read_config(source.folder).context
             options.context = context if own is None else min(context, own)
     if source.family is not None:
-        configure(options, source, options.vocabulary)
+        configure(options, source, options.vocabulary or VOCABULARY)
     return source
+
+
+def peak_rate(options: argparse.Namespace, source: Named) -> float:
+    """The default of --lr: at a rate in proportion to 1 / width AdamW changes what a layer computes
+    by as much at any width (Yang et al. 2022, table 3); of a published size Kaplan's rule."""
+    rate = RATES[options.optimizer][source.folder is not None]
+    if source.family is None or options.optimizer != "adamw":
+        return rate
+    if source.size is not None:
+        counts = scaling.parameters(source.family, source.family.SIZES[source.size])
+        return learning_rate_of(sum(counts.values()))
+    return rate * min(1.0, WIDTH / shape(options)[1])
+
+
+def vocabulary(options: argparse.Namespace, documents: list[str]) -> int:
+    """The size of a new tokenizer."""
+    if options.vocabulary is not None:
+        return int(options.vocabulary)
+    size = sum(len(document.encode("utf-8", "replace")) for document in documents)
+    return min(VOCABULARY, max(LEAST, size // BYTES_PER_TOKEN))
 
 
 def check_given(model: Model) -> None:
@@ -198,7 +221,7 @@ def corpus(
 
     def tokenizer_of(documents: list[str]) -> Tokenizer:
         if model is None:
-            return Tokenizer.train(documents, options.vocabulary)
+            return Tokenizer.train(documents, vocabulary(options, documents))
         return model.text_tokenizer()
 
     facts = prepare(documents, options.validation, options.seed, out, tokenizer_of)
@@ -282,10 +305,13 @@ def add(parser: Parser) -> None:
     )
     text += "the hub, or the --out of a run, whose parameters and tokenizer are the start."
     model_option(parser, "gpt2", help=text)
-    option("--size", "small", f"Size of a new model: {', '.join(SIZES)}.", one_of(*SIZES))
+    option("--size", "mini", f"Size of a new model: {', '.join(SIZES)}.", one_of(*SIZES))
     for name in SHAPE:
         option(f"--{name}", None, f"The {name} of a new model.", whole(1), shown="the size's")
-    option("--vocabulary", 1024, "Vocabulary size of a new model's tokenizer.", whole(257))
+    text = "Vocabulary size of a new model's tokenizer."
+    sizes = f"{VOCABULARY}, or one for each {BYTES_PER_TOKEN} bytes of a smaller text, "
+    sizes += f"at least {LEAST}"
+    option("--vocabulary", None, text, whole(257), shown=sizes)
     option("--dropout", 0.0, "Dropout rate of a new model.", number(least=0.0, below=1.0))
     later = "Modules that predict later tokens, too, and train with DeepSeek-V3; samples and the "
     later += "validation loss are of the model without them."
@@ -297,11 +323,11 @@ def add(parser: Parser) -> None:
     parser.section("training")
     preset_options(parser)
     text = "Training steps; with --resume more of them extend the run."
-    option("--steps", 2500, text, whole(1), free=FREE)
+    option("--steps", 1800, text, whole(1), free=FREE)
     text = "How the learning rate continues in an extended run, unless its schedule needs no end: "
     text += "stretch, as if the run had always been longer; restart, with another warm-up."
     option("--extend", None, text, one_of(*EXTEND), shown="none", free=FREE)
-    option("--batch", 8, "Sequences per step.", whole(1))
+    option("--batch", 16, "Sequences per step.", whole(1))
     least = f"{CONTEXTS[0]}; of a given model {CONTEXTS[1]}, at most its own"
     option("--context", None, "Tokens per sequence.", whole(1), shown=least)
     optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
@@ -312,7 +338,8 @@ def add(parser: Parser) -> None:
         None,
         "Peak learning rate.",
         POSITIVE,
-        shown="; ".join(f"{a}, of a given model {b}, for {n}" for n, (a, b) in RATES.items()),
+        shown="; ".join(f"{a}, of a given model {b}, for {n}" for n, (a, b) in RATES.items())
+        + f"; adamw's in proportion to 1 / width beyond {WIDTH}, and by rule for a published size",
     )
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))

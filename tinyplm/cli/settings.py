@@ -113,6 +113,8 @@ def checked(parser: Parser, name: str, value: Any, *, where: str) -> Any:
     """The value of an option, as if it had been given on the command line."""
     if value is None and parser.defaults[name] is None:
         return None
+    if name in parser.tables:
+        return listed(where, value, "a list of tables")
     if name not in parser.parsers:
         if not isinstance(value, bool):
             raise mismatch(where, "true or false", shown(value))

@@ -36,6 +36,7 @@ SHINGLE_WORDS = 8  # words; a run of this length that occurs twice is a copy, no
 REPEATED_SHARE = 0.5  # a paragraph is a copy if this share of its runs occurred before
 SHORTEST_DOCUMENT = 400  # characters; shorter modules are boilerplate (every codec has the same)
 LARGEST_FILE = 1 << 34  # bytes; a file is read whole
+LARGEST_LINE = 1 << 30  # bytes of a JSON line
 LARGEST_PIECE = 32_000  # characters; longer documents from the user's files are cut
 SMALLEST_PIECE = 2_000
 SMALLEST_COUNT = 20  # pieces per corpus, so that a split by document can meet its fraction
@@ -186,7 +187,9 @@ def _join(sections: list[tuple[str, str]]) -> str:
 def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
     """The documents of text files (UTF-8, with or without a byte-order mark), in order.
 
-    A file is one document, or several if lines containing only `<|endoftext|>` separate them. A
+    A file is one document, or several if lines containing only `<|endoftext|>` separate them. Of
+    JSON lines (.jsonl, also .gz and .zst) each has a document in its field "text", and a folder
+    that `tinyplm data` has written stands for its files. A
     document that is long for its corpus (more than a twentieth of all text, but no limit below
     SMALLEST_PIECE or above LARGEST_PIECE characters) is cut at paragraph ends, so that a single
     book can still be split into training and validation. Line endings become "\\n"; blank lines at
@@ -211,13 +214,33 @@ def read_documents(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> li
         raise ValueError("paths: expected at least one text file, got none")
     for path in paths:
         check_path("paths", path)
-    documents = []
-    for path in paths:
-        text = _read_text(path)
-        found = [document for document in _separated(text) if document.strip()]
-        if not found:
-            raise ValueError(f"{printable(path)}: expected UTF-8 text, got only white space")
-        documents += found
+    return [document for path in paths for document in _documents_of(path)]
+
+
+def _documents_of(path: str | os.PathLike) -> list[str]:
+    from .pipeline.compression import check_readable, compression
+    from .pipeline.readers import Part, read
+    from .pipeline.sources import files_of, is_corpus, kind_of
+
+    if is_corpus(path):
+        files = [file for file in files_of(path) if os.path.getsize(file)]
+        if not files:
+            raise mismatch(printable(path), "documents in this folder", "none")
+        return [document for file in files for document in _documents_of(file)]
+    kind = kind_of(path)
+    if kind == "jsonl" or (kind == "text" and compression(path) != "none"):
+        check_readable(path)
+        documents = []
+        for name, document, counts in read(
+            Part(os.fspath(path), kind, 0, None, 1), longest=LARGEST_LINE
+        ):
+            if document is None or counts:
+                raise mismatch(printable(name), "a document", ", ".join(counts))
+            documents.append(document.text)
+    else:
+        documents = [document for document in _separated(_read_text(path)) if document.strip()]
+    if not documents:
+        raise ValueError(f"{printable(path)}: expected UTF-8 text, got only white space")
     return documents
 
 

@@ -9,9 +9,15 @@ rouge.py        ROUGE-1, -2, -L, -Lsum
 bleu.py         BLEU of a corpus or a sentence
 requests/       what benchmarks ask of a model: log-likelihoods, texts; answers on disk
 benchmarks/     GLUE, MMLU, SQuAD and others, from their published files
+intervals.py    intervals of shares and statistics, the test of two models on the same samples
+agreement.py    Cohen's and Fleiss' kappa
+preferences.py  win rates and strengths from pairwise judgements
+judgement/      blind sheets for judges, and what they said
 """
 
+from .agreement import cohen_kappa, fleiss_kappa
 from .bleu import Bleu, corpus_bleu, sentence_bleu, tokens_13a
+from .intervals import Interval, PairedTest, bootstrap, paired_test, wilson
 from .likelihood import (
     Row,
     baseline_rows,
@@ -32,6 +38,7 @@ from .metrics import (
     spearman_correlation,
 )
 from .ngram import InterpolatedKneserNey, Uniform, Unigram
+from .preferences import Judgement, WinRate, elo, strengths, win_rates
 from .rouge import rouge, rouge_l, rouge_lsum, rouge_n, rouge_words
 from .spans import (
     answer_f1,
@@ -48,23 +55,32 @@ __all__ = [
     "Bleu",
     "Guesses",
     "InterpolatedKneserNey",
+    "Interval",
+    "Judgement",
+    "PairedTest",
     "Row",
     "Scores",
     "Uniform",
     "Unigram",
+    "WinRate",
     "accuracy",
     "answer_f1",
     "answer_scores",
     "baseline_rows",
     "bits_per_byte",
+    "bootstrap",
     "chunk_f1",
     "chunk_f1_by_kind",
+    "cohen_kappa",
     "confusion",
     "corpus_bleu",
+    "elo",
     "exact_match",
+    "fleiss_kappa",
     "format_rows",
     "matthews_correlation",
     "normalise_answer",
+    "paired_test",
     "pearson_correlation",
     "perplexity",
     "precision_recall_f1",
@@ -78,6 +94,9 @@ __all__ = [
     "share_equal",
     "single_spaces",
     "spearman_correlation",
+    "strengths",
     "text_measures",
     "tokens_13a",
+    "wilson",
+    "win_rates",
 ]

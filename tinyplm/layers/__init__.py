@@ -1,7 +1,7 @@
 """The parts of a model in plain form: `y, backward = f(...)`, coded as the docstrings state them.
 
 linear.py            y = x W + b
-embedding.py         look-up of rows in a table
+embedding.py         look-up of rows in a table, and weighted sums of rows
 position.py          learned and sinusoidal positions
 norm.py              LayerNorm, RMSNorm; RMSNorm whose gain is 1 + w (Gemma)
 activation.py        ReLU, tanh, GELU (exact and tanh), SiLU, log-sigmoid; soft_cap keeps scores

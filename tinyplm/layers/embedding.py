@@ -1,9 +1,9 @@
-"""Embedding look-up."""
+"""Embedding look-up, of single rows and of weighted sums of rows."""
 
 from __future__ import annotations
 
 from ..arguments import wrong
-from ..backend import is_host, scatter_add
+from ..backend import is_host, scatter_add, sum_float32
 from ..core import Array, Backward
 from ..shapes import expects
 
@@ -27,6 +27,26 @@ def embedding(table: Array, *, ids: Array, name: str = "token id") -> tuple[Arra
         return scatter_add(V, ids.reshape(-1), dy.reshape(-1, D))
 
     return table[ids], backward
+
+
+@expects("table (V, D), ids (B, N) integers, weights (B, N) numbers")
+def embedding_bag(table: Array, *, ids: Array, weights: Array) -> tuple[Array, Backward]:
+    """y_i = sum_n w_in table[ids_in].                                 Joulin et al. 2016, sec. 2
+
+    table (V, D), ids (B, N) integers in [0, V), weights w (B, N): 0 for padding -> y (B, D).
+    With w = counts, it is x table of the sparse matrix x (B, V) that has them.   Keeps ids and w.
+    dtable[v] = sum of w_in dy_i over all places where ids = v.
+    ValueError (on the host) on an id out of range.
+    """
+    if is_host(ids):
+        check_ids(ids, table.shape[0])
+    w = weights.astype(table.dtype)[..., None]
+
+    def backward(dy: Array) -> Array:
+        V, D = table.shape
+        return scatter_add(V, ids.reshape(-1), (w * dy[:, None]).reshape(-1, D))
+
+    return sum_float32(w * table[ids], axis=1), backward
 
 
 def check_ids(ids: Array, vocabulary: int, name: str = "token id") -> None:

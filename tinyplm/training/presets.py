@@ -45,7 +45,13 @@ from .settings import Settings, optimizer_of
 from .step import update
 
 # name: (layers, width, heads)
-SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
+SIZES = {
+    "tiny": (2, 64, 2),
+    "mini": (4, 128, 2),
+    "small": (2, 256, 4),
+    "medium": (6, 384, 6),
+    "large": (8, 512, 8),
+}
 TOKENS_PER_PARAMETER = 20
 EPOCHS = 4
 EXCESS = 6.3  # parameters / those that the tokens call for

@@ -36,6 +36,14 @@ def _embedding(s: Sizes) -> Case:
     return Case([rng.normal(size=(s.V, s.D))], {"ids": rng.integers(0, s.V, (s.B, s.T))})
 
 
+def _embedding_bag(s: Sizes) -> Case:
+    rng = s.rng()
+    weights = rng.normal(size=(s.B, s.T))
+    weights[rng.random(weights.shape) < 0.3] = 0.0  # padding
+    table, ids = rng.normal(size=(s.V, s.D)), rng.integers(0, s.V, (s.B, s.T))
+    return Case([table], {"ids": ids, "weights": weights})
+
+
 def _layernorm(s: Sizes) -> Case:
     rng = s.rng()
     beta = rng.normal(size=s.D) if s.flags[0] else None
@@ -169,6 +177,7 @@ def block_case(s: Sizes, residual: Any) -> Case:
 COMPONENTS = {
     "linear": Entry(linear.linear, _linear, "linear layer, with or without a bias"),
     "embedding": Entry(embedding.embedding, _embedding, "rows of a table, by token ids"),
+    "embedding_bag": Entry(embedding.embedding_bag, _embedding_bag, "weighted sums of rows"),
     "layernorm": Entry(norm.layernorm, _layernorm, "LayerNorm, with or without a shift"),
     "rmsnorm": Entry(norm.rmsnorm, _rmsnorm, "RMSNorm"),
     "relu": Entry(activation.relu, _relu, "ReLU"),

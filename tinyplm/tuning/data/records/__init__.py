@@ -23,7 +23,7 @@ for tagging also a word and its tag a line, and a blank line between sentences (
 
 kinds      what each kind needs, how it is checked, and which kind a record looks like
 talks      messages in their forms, ShareGPT's included
-tables     CSV, TSV and CoNLL's columns
+tagged     words with tags, CoNLL's columns
 reading    read_records, check_records, write_records
 splitting  split: held-out records, the same in every run
 """

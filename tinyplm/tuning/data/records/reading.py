@@ -18,9 +18,10 @@ from ....arguments import (
     shown,
     wrong,
 )
+from ....data.tables import TABLES, table_rows
 from ....files import LARGEST_LINES, json_lines, parse_json, printable, read_text, replaced
 from .kinds import KINDS, Record, check_record, has_fields, kind_of, needs
-from .tables import TABLES, table_rows, tagged_sentences
+from .tagged import tagged_sentences
 
 # the kinds whose records are texts; a table has nothing else
 OF_TEXTS = ("instruction", "preference", "feedback", "prompt", "classification", "answering")

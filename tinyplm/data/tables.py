@@ -1,4 +1,4 @@
-"""Tables of texts: CSV and TSV with a header row, and CoNLL's columns of words and tags."""
+"""Tables of texts: CSV and TSV with a header row."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Iterator
-from typing import Any
 
-from ....arguments import mismatch, shown
-from ....files import LARGEST_LINES, printable, read_bytes, text_lines
+from ..arguments import mismatch, shown
+from ..files import LARGEST_LINES, printable, read_bytes
+
+csv.field_size_limit(1 << 30)  # a text may be longer than 131,072 characters, the default
 
 TABLES = {".csv": ",", ".tsv": "\t"}  # by the file's suffix
 
@@ -54,32 +55,3 @@ def _text(path: str | os.PathLike) -> str:
         line = data[: error.start].count(b"\n") + 1
         given = shown(data[error.start : error.start + 40].decode("utf-8", "replace"))
         raise mismatch(f"{printable(path)}, line {line}", "valid UTF-8", given) from None
-
-
-def tagged_sentences(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Records {"tokens", "tags"} of a file with a word and its tag a line, separated by a tab or,
-    in a .conll, by spaces; a blank line ends a sentence.  Lines of -DOCSTART- are left out.
-
-    ValueError naming file and line for a line of anything but two columns.
-    """
-    tab = not str(path).lower().endswith(".conll")
-    words: list[str] = []
-    tags: list[str] = []
-    begin, last = "", 0
-    for where, line in text_lines(path):
-        number = int(where.rpartition(" ")[2])
-        if words and number > last + 1:  # a blank line between
-            yield begin, {"tokens": words, "tags": tags}
-            words, tags = [], []
-        last = number
-        columns = line.strip("\r\n").split("\t") if tab else line.split()
-        if columns[0].startswith("-DOCSTART-"):
-            continue
-        if len(columns) != 2 or not all(column.strip() for column in columns):
-            expected = f"a word and its tag, separated by {'a tab' if tab else 'a space'}"
-            raise mismatch(where, expected, shown(line, 60))
-        begin = begin if words else where
-        words.append(columns[0].strip())
-        tags.append(columns[1].strip())
-    if words:
-        yield begin, {"tokens": words, "tags": tags}

@@ -1,0 +1,1 @@
+"""Formulas of the corpus pipeline: what is in a corpus."""
