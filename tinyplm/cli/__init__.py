@@ -9,8 +9,8 @@ corpus.py    the text of a run     sizes.py  configs of new models     sampling.
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
 sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, benchmarks.py,
-judge.py; tokenizer.py, convert.py, count.py; data.py, a corpus from raw text, with data_models.py; check.py, compare.py,
-vectors.py.
+judge.py; tokenizer.py, convert.py, count.py; data.py, a corpus from raw text, with data_models.py;
+check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
