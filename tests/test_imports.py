@@ -28,7 +28,7 @@ ALLOWED = {
     "data": {"core", "files", "random", "shapes", "layers", "losses", "optim"},
     "objectives": {"core", "random", "data", "shapes"},
     "tokenizers": {"files", "random"},
-    "evaluation": {"core", "random", "files", "data", "losses", "shapes"},
+    "evaluation": {"backend", "core", "random", "files", "data", "generation", "losses", "shapes"},
     "models": {"backend", "memory", "core", "random", "layers", "losses", "kernels"},
     "families": {"backend", "core", "random", "layers", "losses", "kernels", "models"},
     "hub": {"backend", "memory", "core", "files", "random", "models", "families", "tokenizers"},

@@ -145,8 +145,8 @@ def test_what_is_refused(run, decoder, tmp_path, monkeypatch):
     tinyplm.save(tuning.model(), tmp_path / "bert")
     before, text = sorted(tmp_path.rglob("*")), ("--text", "text.txt")
     for model, options, message in (
-        (decoder, (), "--text: expected either --text or --data, got neither"),
-        (decoder, (*text, "--data", "bad.jsonl"), "--text: expected either --text or --data, got both"),
+        (decoder, (), "--text: expected one of --text, --data and --tasks, got neither"),
+        (decoder, (*text, "--data", "bad.jsonl"), "--text: expected one of --text, --data and --tasks, got --text and --data"),
         (decoder, (*text, "--length", "3"), "--length: expected none with --text, got one"),
         ("bert", ("--data", "bad.jsonl", "--stride", "3"), "--stride: expected none with --data, got one"),
         (decoder, (*text, "--out", "r.txt"), "--out: expected a file that ends with .json, got r.txt"),
@@ -165,3 +165,26 @@ def test_what_is_refused(run, decoder, tmp_path, monkeypatch):
     ):
         assert_one_line(run("evaluate", "--model", model, *options), message)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_benchmarks(run, decoder, tmp_path):
+    """Results as lm-evaluation-harness has them; the same again from the answers on disk; refusals before any work."""
+    records = [{"goal": "sat", "sol1": "the cat", "sol2": "a dog", "label": n % 2} for n in range(3)]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    out = tmp_path / "table"
+    command = ("evaluate", "--model", decoder, "--tasks", f"piqa:{tmp_path / 'piqa.jsonl'}", "--mutual", "--out", out)
+    done = run(*command)
+    assert done.code == 0, done.err
+    result = json.loads((out / "results.json").read_text())
+    assert {"acc,none", "acc_stderr,none", "acc_norm,none", "acc_mutual_info,none"} <= set(result["results"]["piqa"])
+    assert (result["versions"], result["n-shot"], result["config"]["seed"]) == ({"piqa": 1.0}, {"piqa": 0}, 1234)
+    samples = [json.loads(line) for line in (out / "samples_piqa.jsonl").read_text().splitlines()]
+    assert np.mean([sample["acc"] for sample in samples]) == result["results"]["piqa"]["acc,none"]
+    assert f"{result['results']['piqa']['acc,none']:.4f}" in done.out
+    refused = run(*command)
+    assert refused.code == 2 and "--out: expected a folder without answers" in refused.err
+    again = run("evaluate", "--out", out, "--resume")
+    assert again.code == 0 and json.loads((out / "results.json").read_text())["results"] == result["results"]
+    for value, message in (("piqa", "expected NAME:FILE"), ("poqa:x", "expected one of"), ("piqa:none", "expected a file")):
+        refused = run("evaluate", "--model", decoder, "--tasks", value)
+        assert refused.code == 2 and message in refused.err and refused.err.count("\n") == 1

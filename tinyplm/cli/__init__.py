@@ -8,9 +8,9 @@ tuning.py    what the commands of tuning share; reports.py: what they print; rou
 corpus.py    the text of a run     sizes.py  configs of new models     sampling.py  its options
 conversation.py  what a user and a model have said     preset.py  settings of pretraining by rule
 One file a command: pretrain.py; finetune.py, sft.py, reward.py, dpo.py, ppo.py, grpo.py,
-sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, judge.py; tokenizer.py,
-convert.py, count.py, plan.py; data.py, a corpus from raw text, with data_models.py; check.py,
-compare.py, vectors.py.
+sample.py, distill.py; generate.py, chat.py, embed.py, evaluate.py, benchmarks.py, judge.py;
+tokenizer.py, convert.py, count.py, plan.py; data.py, a corpus from raw text, with data_models.py;
+check.py, compare.py, vectors.py.
 
     tinyplm check FILE.py:NAME --like rmsnorm
 
@@ -124,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        begun = hasattr(options, "resume") and (Path(options.out) / RUN).exists()
+        out = getattr(options, "out", None)
+        begun = hasattr(options, "resume") and out and (Path(out) / RUN).exists()
         advice = f"; resume with: {resume_command(name, options)}" if begun else ""
         print(f"\ntinyplm: interrupted{advice}", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -1,13 +1,15 @@
-"""Measure a model: the perplexity of a decoder on text, or the metrics of a tuned model on labels.
+"""Measure a model: a decoder on text or benchmarks, or a tuned model on labels.
 
     tinyplm evaluate --model gpt2-folder --text held-out.txt --stride 64
     tinyplm evaluate --model out --text held-out.txt --baselines train.txt --out result.json
     tinyplm evaluate --model out-finetune --data test.jsonl
+    tinyplm evaluate --model out --tasks hellaswag:val.jsonl,gsm8k:test.jsonl --shots 5 --out table
 
 Texts are whole files, or several documents in one, with lines of <|endoftext|> between them.  Each
 token is predicted once, from at most --context tokens before it.  --data has the records that
 finetune reads; a classifier is measured by accuracy, F1 and Matthews' correlation, a tagger by the
-F1 of chunks, answers by F1 and exact match.  Nothing here is random.
+F1 of chunks, answers by F1 and exact match.  --tasks takes benchmarks in the files that their
+authors publish, asked and reported as lm-evaluation-harness does; there --out is a folder.
 """
 
 from __future__ import annotations
@@ -33,15 +35,19 @@ from ..models.model import Model, check_decoder
 from ..training.environment import describe
 from ..training.step import evaluate
 from ..tuning import predict, read_records
+from .benchmarks import OF_TASKS, check_tasks, on_tasks, task_options
 from .finetune import TASKS, samples_of
-from .folders import config_option, device_options, usable
+from .folders import FREE, config_option, device_options, usable
 from .models import folder_of, model_option, open_model, read_settings
 from .output import counted, table
 from .parser import WORKERS, Parser, whole
 
 LONGEST = 1024  # tokens, by default
-OF_TEXT = ("context", "stride", "baselines")
-OF_DATA = ("length",)
+OF = {
+    "--text": ("context", "stride", "baselines"),
+    "--data": ("length",),
+    "--tasks": ("context", *OF_TASKS),
+}
 
 
 def add(parser: Parser) -> None:
@@ -66,15 +72,19 @@ def add(parser: Parser) -> None:
     option("--data", None, text, metavar="FILE", shown="none")
     text = "Longest text in tokens; the rest is cut off."
     option("--length", None, text, whole(1), shown="the model's longest")
+    task_options(parser)
     parser.section("result")
-    text = "JSON file to write, with version, settings and all numbers; replaced if it exists."
-    option("--out", None, text, metavar="FILE", shown="none")
+    text = "JSON file to write, with version, settings and all numbers; replaced if it exists.  "
+    text += "With --tasks a folder, for results.json, the samples and the answers."
+    option("--out", None, text, metavar="FILE", shown="none", free=FREE)
     config_option(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     check(options)
+    if options.tasks is not None:
+        return on_tasks(options)
     if options.text:
         result = on_text(options)
     else:
@@ -86,13 +96,18 @@ def run(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """ValueError for options that contradict."""
-    if bool(options.text) == (options.data is not None):
-        raise mismatch("--text", "either --text or --data", "both" if options.text else "neither")
-    others, this = (OF_DATA, "--text") if options.text else (OF_TEXT, "--data")
-    for name in others:
+    uses = {"--text": bool(options.text), "--data": options.data is not None}
+    uses["--tasks"] = options.tasks is not None
+    chosen = [name for name, used in uses.items() if used]
+    if len(chosen) != 1:
+        got = " and ".join(chosen) or "neither"
+        raise mismatch("--text", "one of --text, --data and --tasks", got)
+    for name in {name for names in OF.values() for name in names}.difference(OF[chosen[0]]):
         if name in options.given:
-            raise mismatch(f"--{name}", f"none with {this}", "one")
-    if options.out is not None:
+            raise mismatch(f"--{name.replace('_', '-')}", f"none with {chosen[0]}", "one")
+    if options.tasks is not None:
+        check_tasks(options)
+    elif options.out is not None:
         path = Path(options.out)
         if path.suffix != ".json" or path.is_dir():
             raise mismatch("--out", "a file that ends with .json", printable(options.out))

@@ -149,7 +149,10 @@ def resumed(
     parser: Parser, command: str, given: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """(options, facts, changes) of the run in --out; only the parser's free options may change."""
-    file = Path(given.get("out", parser.defaults["out"])) / RUN
+    out = given.get("out", parser.defaults["out"])
+    if out is None:
+        raise mismatch("--out", "the folder of the run to resume", "none")
+    file = Path(out) / RUN
     if not file.exists():
         raise mismatch(printable(file.parent), "a run to resume", f"no {RUN}")
     run = read_json(file)

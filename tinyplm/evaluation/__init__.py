@@ -7,6 +7,8 @@ metrics.py      accuracy, F1, correlations
 spans.py        tagged chunks, answers to questions, equality of texts
 rouge.py        ROUGE-1, -2, -L, -Lsum
 bleu.py         BLEU of a corpus or a sentence
+requests/       what benchmarks ask of a model: log-likelihoods, texts; answers on disk
+benchmarks/     GLUE, MMLU, SQuAD and others, from their published files
 intervals.py    intervals of shares and statistics, the test of two models on the same samples
 agreement.py    Cohen's and Fleiss' kappa
 preferences.py  win rates and strengths from pairwise judgements
