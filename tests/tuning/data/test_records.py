@@ -108,6 +108,12 @@ def test_bad_tables(text, message, tmp_path):
     refused(written(tmp_path, text, "a.csv"), "conversation", "a.csv: expected JSON lines, since a table has texts only")
 
 
+def test_long_texts_of_a_table(tmp_path):
+    text = "a" * 131_073  # Python's csv takes 131,072 by default
+    found = read_records(written(tmp_path, f"text,label\n{text},b\n", "a.csv"), "classification")
+    assert found == [{"text": text, "label": "b"}]
+
+
 def test_words_and_tags(tmp_path):
     tabs = "EU\tB-ORG\nrejects\tO\n\n\nGerman\tB-MISC\r\n"
     expected = [{"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, {"tokens": ["German"], "tags": ["B-MISC"]}]
