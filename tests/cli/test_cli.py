@@ -13,6 +13,7 @@ from tests.support.families import tiny
 from tests.support.scripts import ROOT
 from tinyplm import cli, save
 from tinyplm.checks import save_trace, trace
+from tinyplm.cli.output import counted
 
 
 def options(parser):
@@ -30,7 +31,6 @@ def test_help_is_sentences(name, tinyplm):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((), "tinyplm: the following arguments are required: COMMAND\n"),
     (("chek",), "tinyplm: COMMAND: invalid choice: 'chek'"),
     (("check", "--lik", "rmsnorm"), "unrecognized arguments: --lik"),
     (("check", "--cases", "many"), "tinyplm: --cases: expected an integer from 1 to 1000, got 'many'\n"),
@@ -41,6 +41,16 @@ def test_help_is_sentences(name, tinyplm):
 def test_bad_options_are_one_line_and_status_2(tinyplm, arguments, message):
     status, out, err = tinyplm(*arguments)
     assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_without_a_command_all_are_listed(tinyplm):
+    status, out, err = tinyplm()
+    assert status == 2 and not out and err.startswith("usage: tinyplm ")
+    assert set(cli.COMMANDS) <= {line.split()[0] for line in err.splitlines() if line.strip()}
+
+
+def test_a_count_has_its_noun():
+    assert [counted(n, "document") for n in (0, 1, 2)] == ["0 documents", "1 document", "2 documents"]
 
 
 def test_an_interruption_while_it_starts_is_one_line(tinyplm, monkeypatch):

@@ -86,7 +86,8 @@ COMMANDS: dict[str, Any] = {
 def parsers(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
     """The parser of the whole command line, and that of each command.
 
-    only: the command whose options are needed; all others then have none, which is quicker.
+    only: the command whose options are needed; all others then have none, which is quicker ("":
+    no command has any).
     """
     made = Parser(
         prog="tinyplm",
@@ -111,7 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, options = "", argparse.Namespace()
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
-        made, commands = parsers(words[0] if words and words[0] in COMMANDS else None)
+        if not words:
+            parsers("")[0].print_help(sys.stderr)
+            return 2
+        made, commands = parsers(words[0] if words[0] in COMMANDS else None)
         given = vars(made.parse_args(words))
         name = given.pop("command")
         options = resolve(commands[name], name, given)

@@ -11,6 +11,7 @@ from ..arguments import mismatch
 from ..data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from ..data.packing import pack, write_tokens
 from ..tokenizers import Tokenizer
+from .output import counted
 from .parser import SHARE, Parser
 
 PARTS = ("train", "validation")
@@ -53,7 +54,7 @@ def prepare(
     training, validation = split_documents(documents, share, seed)
     size = sum(len(d.encode()) for d in documents)
     held_out = f"{len(validation)} of them for validation"
-    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {held_out}")
+    print(f"corpus     {counted(len(documents), 'document')}, {size / 1e6:.2f} MB; {held_out}")
     tokenizer = tokenizer_of(training)
     end = check_end("--model", tokenizer)
     tokenizer.save(out / "tokenizer.json")

@@ -33,7 +33,7 @@ from ..tuning import predict, read_records
 from .finetune import TASKS, samples_of
 from .folders import config_option, device_options, usable
 from .models import folder_of, model_option, open_model, read_settings
-from .output import table
+from .output import counted, table
 from .parser import WORKERS, Parser, whole
 
 LONGEST = 1024  # tokens, by default
@@ -111,7 +111,9 @@ def on_text(options: argparse.Namespace) -> dict[str, Any]:
     sizes = {"length": length, "stride": stride, "batch": options.batch}
     print(f"model      {model}")
     size = sum(len(text.encode()) for text in texts)
-    print(f"text       {len(texts)} documents, {size:,} bytes, {len(tokens) - 1:,} tokens")
+    print(
+        f"text       {counted(len(texts), 'document')}, {size:,} bytes, {len(tokens) - 1:,} tokens"
+    )
     total, count = evaluate(model, tokens, **sizes, workers=options.workers)
     found = {}
     if training:

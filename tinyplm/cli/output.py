@@ -50,6 +50,11 @@ def table(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> st
     return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 document", "2 documents"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def not_drawn() -> str:
     return f"not plotted, needs matplotlib: {python('-m', 'pip', 'install', 'matplotlib')}"
 

@@ -22,7 +22,7 @@ from ..hub.runs import TOKENIZERS, model_folder
 from ..tokenizers import RECIPES, Tokenizer
 from .folders import config_option, unused
 from .models import model_option
-from .output import table
+from .output import counted, table
 from .parser import Parser, one_of, whole
 
 NEW = ("text", "kind", "vocabulary", "special")  # options of a new tokenizer
@@ -91,7 +91,7 @@ def trained(options: argparse.Namespace) -> Tokenizer:
     tokenizer = Tokenizer.train(texts, options.vocabulary, options.special or None, options.kind)
     count = sum(map(len, tokenizer.encode_batch(texts)))
     seconds = f"{time.perf_counter() - begin:.0f} s"
-    print(f"text       {len(texts)} documents, {size / 1e6:.2f} MB ({seconds})")
+    print(f"text       {counted(len(texts), 'document')}, {size / 1e6:.2f} MB ({seconds})")
     print(f"tokens     {count:,} of this text, {size / max(count, 1):.2f} bytes each")
     return tokenizer
 
