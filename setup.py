@@ -43,6 +43,7 @@ setup(
         # copies of the log; tensorboardX writes event files and has three small dependencies
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.20"],
+        "data": ["zstandard>=0.22", "resiliparse>=0.15"],  # .zst files and HTML as sources of text
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
         # trained weights, for tests and examples; depends on torch, so see the README

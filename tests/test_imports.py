@@ -53,6 +53,8 @@ OPTIONAL = {
     "fasttext": ("data/language/fasttext.py",),
     "tensorboardX": ("training/writers.py",),
     "wandb": ("training/writers.py",),
+    "zstandard": ("data/pipeline/compression.py",),
+    "resiliparse": ("data/pipeline/readers.py",),
 }
 
 

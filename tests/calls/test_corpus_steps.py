@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.wrong_calls import wrong_calls
-from tinyplm.data import language, privacy, quality
+from tinyplm.data import cleaning, language, pipeline, privacy, quality
+from tinyplm.data.pipeline.comparison import compare_corpora
 
 LANGUAGE = language.train_language({"en": ["the house"], "de": ["das Haus"]}, bits=6)
 QUALITY = quality.QualityModel(np.zeros(8, np.float32), 0.0)
@@ -37,13 +38,52 @@ MODELS = [
     (quality.load_quality, {"path": "/nowhere/at/all"}),
     (QUALITY.score, {"text": "abc"}),
 ]  # fmt: skip
-WORDS = {"model": ["file", "hello", "xxx"], "path": ["file", "/", "hello", "xxx"]}
+SHARES = {"most_lines": 0.3, "most_line_characters": 0.2, "most_paragraphs": 0.3, "most_paragraph_characters": 0.2}
+GOPHER = {
+    "least_words": 50,
+    "most_words": 99,
+    "least_length": 3.0,
+    "most_length": 10.0,
+    "most_symbols": 0.1,
+    "most_bullets": 0.9,
+    "most_ellipses": 0.3,
+    "least_alphabetic": 0.8,
+    "least_stop_words": 2,
+}
+CLEANING = [
+    (cleaning.unicode, {"form": "NFC", "mojibake": True, "controls": True, "spaces": True}),
+    (cleaning.c4, {"least_words": 5, "least_sentences": 3, "longest_word": 1000, "ends": ".", "bad_words": None}),
+    (cleaning.c4_spans, {"sentences": 3}),
+    (cleaning.gopher_quality, GOPHER),
+    (cleaning.gopher_repetition, {**SHARES, "top": 1.0, "duplicate": 1.0}),
+    (
+        cleaning.fineweb,
+        {"least_punctuation": 0.12, "most_short": 0.67, "short": 30, "most_duplicates": 0.01, "most_line_ends": 0.3},
+    ),
+]
+WORDS = {"bad_words": ["file"], "model": ["file", "hello", "xxx"], "path": ["file", "/", "hello", "xxx"]}
 
 
-@pytest.mark.parametrize(("f", "right"), [*PRIVACY, *MODELS], ids=lambda v: getattr(v, "__qualname__", ""))
+@pytest.mark.parametrize(("f", "right"), [*PRIVACY, *MODELS, *CLEANING], ids=lambda v: getattr(v, "__qualname__", ""))
 def test_wrong_kinds(f, right):
     if right.get("path") != "/nowhere/at/all":
         f(**right)
     complaints = wrong_calls(f, right, aliases=WORDS)
     complaints = [c for c in complaints if "No such file or directory" not in c and "File name too long" not in c]
     assert not complaints, "\n".join(complaints)
+
+
+def test_wrong_kinds_for_whole_runs(tmp_path, monkeypatch):
+    """Of each the file that it reads is small; every wrong call ends before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("One.")
+    steps, out = [{"name": "unicode"}], "out"
+    right = {"inputs": "a.txt", "steps": steps, "out": out, "field": "text", "workers": 1, "resume": True, "format": "jsonl",
+             "compression": "none", "shard": 99, "longest": 99, "progress": None}  # fmt: skip
+    pipeline.run_pipeline(**right)
+    names = {"inputs": ["input", "file"], "steps": ["step"], "out": ["out", "manifest"]}
+    assert not (found := wrong_calls(pipeline.run_pipeline, right, aliases=names)), "\n".join(found)
+    right = {"a": "a.txt", "b": "a.txt", "field": "text", "longest": 99}
+    assert not (found := wrong_calls(compare_corpora, right, aliases={"a": ["file", "input"], "b": ["file", "input"]})), (
+        "\n".join(found)
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.wrong_calls import wrong_calls
 from tinyplm import data, evaluation, objectives
-from tinyplm.data import corpus, packing
+from tinyplm.data import corpus, deduplication, packing
 from tinyplm.evaluation import judgement, metrics, spans
 from tinyplm.evaluation import masked as guesses
 from tinyplm.objectives import draws, inputs, masked, permutation, sentence_pairs, units
@@ -45,6 +45,21 @@ DATA = [
     (data.read_json_pairs, {"path": "/nowhere/at/all", "source": "a", "target": "b"}),
     (data.read_tsv_pairs, {"path": "/nowhere/at/all", "source": 0, "target": "b", "header": True}),
     (data.encode_pairs, {"pairs": [("a", "b")], "encode": lambda text: [1], "prefix": "say: "}),
+    (data.mixture_amounts, {"sizes": {"a": 3, "b": 4}, "total": 5, "rates": {"a": 1, "b": 2}, "epochs": 2.0}),
+    (data.Interleaving, {"amounts": {"a": 3, "b": 4}, "seed": 1}),
+    (data.Interleaving({"a": 30, "b": 4}, seed=1).drawn, {"first": 3, "count": 9}),
+    (deduplication.shingles, {"text": "a b c", "unit": "words", "width": 2, "normalize": "none"}),
+    (deduplication.standard_error, {"similarity": 0.5, "count": 4}),
+    (deduplication.candidate_probability, {"similarity": 0.5, "bands": 4, "rows": 3}),
+    (deduplication.best_bands, {"threshold": 0.5, "count": 12, "false_positives": 0.4, "false_negatives": 0.6}),
+    (deduplication.exact_documents, {"normalize": "none", "bits": 64}),
+    (deduplication.exact_paragraphs, {"normalize": "none", "bits": 64, "shortest": 3}),
+    (deduplication.exact_lines, {"normalize": "none", "bits": 64, "shortest": 3}),
+    (deduplication.minhash, {"unit": "words", "width": 3, "normalize": "none", "permutations": 12, "threshold": 0.7,
+                             "bands": 3, "rows": 4, "verify": "none", "seed": 1}),
+    (deduplication.substrings, {"shortest": 20}),
+    (deduplication.decontaminate, {"files": [__file__], "n": 13, "action": "cut", "window": 9,
+                                   "shortest_piece": 9, "most_pieces": 9, "most_documents": 9, "share": 0.1}),
 ]  # fmt: skip
 OBJECTIVES = [
     (objectives.Layout, {"first": (1,), "between": (2,), "last": (2,), "pad_id": 0, "second_type": 1}),
@@ -227,7 +242,8 @@ WORDS = {"documents": ["document", "tokens"], "paths": ["file", "path", "xxx"], 
          "classes": ["class"], "number": ["number"], "count": ["count"], "second": ["second"], "eos_id": ["eos_id",
               "special token"], "epoch": ["epoch"], "limit": ["limit"],
          "header": ["file"], "start_id": ["special token"], "bos_id": ["special token"],
-         "density": ["sentinels"], "tasks": ["rates"]}  # fmt: skip
+         "density": ["sentinels"], "tasks": ["rates"],
+         "sizes": ["rates"], "files": ["file"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(("f", "right"), [*DATA, *OBJECTIVES, *EVALUATION], ids=lambda v: getattr(v, "__qualname__", ""))

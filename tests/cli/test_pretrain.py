@@ -132,17 +132,11 @@ def test_a_preset_fills_in_what_is_not_given_and_resumes(run, tmp_path, texts, m
     assert again.code == 0 and "preset    " not in again.out and "training should" not in again.out
 
 
-@pytest.mark.parametrize(
-    ("options", "rate"),
-    [
-        ((), 4e-3),
-        (("--size", "tiny"), 4e-3),
-        (("--width", "512"), 1e-3),
-        (("--model", "gpt2-medium"), learning_rate_of(354_823_168)),
-        (("--optimizer", "adafactor"), 3e-2),
-        (("--optimizer", "adafactor", "--lr", "1"), 1.0),
-    ],
-)
+@pytest.mark.parametrize(("options", "rate"), [
+    ((), 4e-3), (("--size", "tiny"), 4e-3), (("--width", "512"), 1e-3),
+    (("--model", "gpt2-medium"), learning_rate_of(354_823_168)), (("--optimizer", "adafactor"), 3e-2),
+    (("--optimizer", "adafactor", "--lr", "1"), 1.0),
+])  # fmt: skip
 def test_each_optimiser_has_its_own_learning_rate(options, rate):
     parser = Parser(pretrain.__doc__)
     pretrain.add(parser)
@@ -151,10 +145,8 @@ def test_each_optimiser_has_its_own_learning_rate(options, rate):
 
 
 def test_a_small_text_gets_a_small_vocabulary():
-    asked = [
-        (argparse.Namespace(vocabulary=given), ["ä" * 200] * count)
-        for given, count in ((None, 3), (None, 900), (None, 9000), (700, 3))
-    ]
+    sizes = ((None, 3), (None, 900), (None, 9000), (700, 3))
+    asked = [(argparse.Namespace(vocabulary=given), ["ä" * 200] * count) for given, count in sizes]
     assert [pretrain.vocabulary(*one) for one in asked] == [512, 900, 4096, 700]
 
 

@@ -120,6 +120,20 @@ def test_a_run_goes_on_after_it_was_broken_off(name, folder, tinyplm, tmp_path):
     assert found.keys() == expected.keys() and not differ
 
 
+def test_an_edited_reward_is_noticed(folder, tinyplm, tmp_path):
+    def stop():
+        raise Stopped
+
+    (tmp_path / "mine.py").write_text("def even(answer):\n    return len(answer) % 2\n")
+    given = ("grpo", *data(folder)[:4], "--reward", f"exact,{tmp_path}/mine.py:even:0.5", *QUICK, "--save-every", 1)
+    with at_step(2, stop), pytest.raises(Stopped):
+        tinyplm(*given, "--group", 2, "--out", tmp_path / "out")
+    (tmp_path / "mine.py").write_text("def even(answer):\n    return 1\n")
+    code, _, err = tinyplm("grpo", "--out", tmp_path / "out", "--resume")
+    expected = f"tinyplm: --reward: expected the functions that the run began with, got {tmp_path}/mine.py, edited\n"
+    assert (code, err) == (2, expected)
+
+
 def test_ppo_and_grpo_have_the_rounds_of_the_library():
     parsers = cli.parsers()[1]
     assert (parsers["ppo"].defaults["epochs"], parsers["ppo"].defaults["minibatches"]) == (2, 2)

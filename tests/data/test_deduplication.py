@@ -1,5 +1,6 @@
 """Duplicates: hashes, shingles, MinHash, bands, clusters, repeated substrings, against definitions."""
 
+import json
 import random
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.data import deduplication as formulas
-from tinyplm.data import deduplication
+from tinyplm.data import MixedDocuments, deduplication
 from tinyplm.data.deduplication import clusters, hashing, lsh, shingling, signatures, suffixes
-from tinyplm.data.pipeline import Document, Ragged
+from tinyplm.data.pipeline import Document, Ragged, run_pipeline
 from tinyplm.random import generator, key
 
 FEW = settings(max_examples=20)
@@ -121,7 +122,7 @@ def test_shingles_are_the_runs(words, width):
 @FEW
 @given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
 def test_jaccard(a, b):
-    found = deduplication.jaccard(*(np.array(sorted(s), np.uint32) for s in (a, b)))
+    found = shingling.jaccard(*(np.array(sorted(s), np.uint32) for s in (a, b)))
     assert found == formulas.jaccard(a, b)
 
 
@@ -350,3 +351,20 @@ def test_settings_are_checked(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value).startswith(message)
+
+
+def test_in_the_pipeline(tmp_path):
+    """Through shards and files, the same as in memory; and a mixture reads what the pipeline writes."""
+    texts = corpus_with_copies(40, 7)
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "test.txt").write_text(texts[0][:200])
+    steps = [{"name": name} for name in ("exact_documents", "exact_paragraphs", "exact_lines")]
+    steps += [{"name": "minhash", "normalize": "none", "width": 3, "threshold": 0.6}, {"name": "substrings"}]
+    steps += [{"name": "decontaminate", "files": [f"{tmp_path}/test.txt"], "action": "drop"}]
+    run_pipeline(tmp_path / "in.jsonl", steps, tmp_path / "out", shard=2000)
+    for step in steps:
+        settings_ = {name: value for name, value in step.items() if name != "name"}
+        texts = [text for text in texts_of(getattr(deduplication, step["name"])(**settings_), texts) if text]
+    mixed = MixedDocuments({"all": tmp_path / "out"}, seed=1)
+    assert 10 < len(mixed) == len(texts) < 40
+    assert sorted(document.text for document in mixed) == sorted(texts)

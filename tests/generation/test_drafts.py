@@ -55,10 +55,9 @@ def greedy(name, tokens, cached=True):
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_texts_are_those_without_a_draft(name, draft, draft_length):
     """In a left-padded batch and alone; each text has its own accepted tokens."""
-    if draft_length == 20:  # windows keep as many places more, and so roll after 40 tokens only
-        tokens = 60 if name.startswith("mistral") else 24
-    else:
-        tokens = 24 if name in ("gpt2", "bloom", "palm") else 40  # the others have windows
+    # windows keep draft_length places more: with 20 of them they roll after 40 tokens
+    windows = 60 if draft_length == 20 else 40
+    tokens = 24 if name in ("gpt2", "bloom", "palm") else windows
     model, expected = greedy(name, tokens)
     options = {"max_new_tokens": tokens, "temperature": 0, "draft": DRAFTS[draft](model), "draft_length": draft_length}
     counts = DraftStatistics()

@@ -81,8 +81,8 @@ def test_a_small_temperature_does_not_overflow():
 
 def test_bad_rates_are_refused():
     for settings, message in (
-        ({"sizes": {"a": 3, "b": 0}}, "sizes: 'b': expected 1 or more examples, got 0"),
-        ({"sizes": {}}, "sizes: expected a dict from tasks to numbers of examples, got {}"),
+        ({"sizes": {"a": 3, "b": 0}}, "sizes: 'b': expected an integer >= 1, got 0"),
+        ({"sizes": {}}, "sizes: expected a dict from sources to sizes, got {}"),
         ({"limit": 0}, "limit: expected None or an integer >= 1, got 0"),
         ({"temperature": 0}, "temperature: expected a finite number > 0, got 0"),
         ({"temperature": -1.0}, "temperature: expected a finite number > 0, got -1.0"),

@@ -86,20 +86,16 @@ COMMANDS: dict[str, Any] = {
 def parsers(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
     """The parser of the whole command line, and that of each command.
 
-    only: the command whose options are needed; all others then have none, which is quicker ("":
-    no command has any).
+    only: the command whose options are needed; all others then have none, which is quicker.
     """
     made = Parser(
         prog="tinyplm",
         description="The reference implementation of pre-trained language models in plain NumPy.",
     )
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    form = argparse.RawDescriptionHelpFormatter
     for name, module in COMMANDS.items():
         text = module.__doc__
-        added = commands.add_parser(
-            name, help=text.splitlines()[0], description=text, formatter_class=form
-        )
+        added = commands.add_parser(name, help=text.splitlines()[0], description=text)
         if only in (None, name):
             module.add(added)
     return made, commands.choices
@@ -113,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
         if not words:
-            parsers("")[0].print_help(sys.stderr)
+            print(parsers()[0].format_help(), end="", file=sys.stderr)
             return 2
-        made, commands = parsers(words[0] if words[0] in COMMANDS else None)
+        made, commands = parsers(words[0] if words and words[0] in COMMANDS else None)
         given = vars(made.parse_args(words))
         name = given.pop("command")
         options = resolve(commands[name], name, given)

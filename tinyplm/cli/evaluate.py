@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +114,8 @@ def on_text(options: argparse.Namespace) -> dict[str, Any]:
     sizes = {"length": length, "stride": stride, "batch": options.batch}
     print(f"model      {model}")
     size = sum(len(text.encode()) for text in texts)
-    print(
-        f"text       {counted(len(texts), 'document')}, {size:,} bytes, {len(tokens) - 1:,} tokens"
-    )
+    documents = counted(len(texts), "document")
+    print(f"text       {documents}, {size:,} bytes, {len(tokens) - 1:,} tokens")
     total, count = evaluate(model, tokens, **sizes, workers=options.workers)
     found = {}
     if training:
@@ -168,7 +170,8 @@ def on_labels(options: argparse.Namespace) -> dict[str, Any]:
     records = read_records(options.data, kinds[task])
     model = open_model(options.model, options)
     model.text_tokenizer()
-    samples = samples_of(kinds[model.task], model, records, options)
+    with naming_labels(options.data):
+        samples = samples_of(kinds[model.task], model, records, options)
     print(f"model      {model}")
     cut = f", {samples.cut} of them cut off" if samples.cut else ""
     print(f"samples    {len(records)}{cut}\n")
@@ -176,6 +179,19 @@ def on_labels(options: argparse.Namespace) -> dict[str, Any]:
     scores = samples.score(predict(model, samples, **sizes))
     print(table([("measure", "value"), *((name, number(value)) for name, value in scores.items())]))
     return {"samples": len(records), "task": model.task, "measures": scores}
+
+
+@contextmanager
+def naming_labels(file: str) -> Iterator[None]:
+    """An error "text 3: ..." or "sentence 3: ..." names the file's record."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.match(r"(?:text|sentence) (\d+)", str(error))
+        if found is None:
+            raise
+        rest = str(error)[found.end() :]
+        raise ValueError(f"{printable(file)}, record {int(found[1]) + 1}{rest}") from None
 
 
 def write(path: Path, options: argparse.Namespace, result: dict[str, Any]) -> None:

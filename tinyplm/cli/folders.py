@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,13 @@ def usable(out: str | Path, option: str = "--out") -> Path:
         raise ValueError(f"{option}: expected a folder, got {nearest}, which is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{option}: expected a writable folder, got {nearest}")
+    if nearest != path.absolute():  # some folders, such as /proc, can be written to by name only
+        try:
+            with tempfile.TemporaryDirectory(dir=nearest):
+                pass
+        except OSError as error:
+            said = f"{nearest} ({error.strerror})"
+            raise ValueError(f"{option}: expected a writable folder, got {said}") from None
     return path
 
 
@@ -65,8 +73,10 @@ def recorded(options: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def run_folder(command: str, options: argparse.Namespace) -> Iterator[Path]:
-    """The folder --out, locked for this process, with the options in its run.json.
+def run_folder(
+    command: str, options: argparse.Namespace, facts: dict[str, Any] | None = None
+) -> Iterator[Path]:
+    """The folder --out, locked for this process, with the options and facts in its run.json.
 
     ValueError, before anything is written, if it holds another run or another process writes there.
     A ValueError in the block before the run has logged a step leaves no run.json of its own.
@@ -75,7 +85,7 @@ def run_folder(command: str, options: argparse.Namespace) -> Iterator[Path]:
     with sole_writer(out):
         if options.facts is None:
             check_fresh(out)
-            write_run(out, command, options)
+            write_run(out, command, options, facts)
         try:
             yield out
         except ValueError:

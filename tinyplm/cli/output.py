@@ -50,9 +50,9 @@ def table(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> st
     return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 document", "2 documents"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(n: int, what: str) -> str:
+    """ "1 document", "2 documents"."""
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
 
 
 def not_drawn() -> str:

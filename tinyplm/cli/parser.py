@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..arguments import check_choice, check_number, check_whole
 
 WORKERS = min(2, os.cpu_count() or 1)
+
+
+class Paragraphs(argparse.HelpFormatter):
+    """Help as wide as the terminal, at most 100 columns; indented lines stay as they are."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        width = min(100, shutil.get_terminal_size().columns) - 2
+        super().__init__(prog, **{"width": width} | settings)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = []
+        for part in text.strip().split("\n\n"):
+            kept = any(line.startswith(" ") for line in part.splitlines())
+            parts.append(part if kept else textwrap.fill(" ".join(part.split()), width))
+        return "\n\n".join(parts)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str = "", **settings: Any) -> None:
         settings.setdefault("description", doc.splitlines()[0] if doc else None)
+        settings.setdefault("formatter_class", Paragraphs)
         settings |= {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         super().__init__(**settings)
         self.defaults: dict[str, Any] = {}

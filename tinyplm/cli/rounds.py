@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from .. import hub
 from ..arguments import mismatch
+from ..files import read_bytes
 from ..models.causal_model import CausalModel
 from ..tokenizers.chat.formats import Template
 from ..tuning import model_reward, parse_rule, prompt_ids, record_reward, rollouts
@@ -87,6 +89,20 @@ class Both:
         ]
 
 
+def reward_files(options: argparse.Namespace) -> dict[str, Any]:
+    """{"reward files": {path: hash}} of the files whose functions are the reward.
+
+    ValueError if one has been edited since the run began that is to be resumed.
+    """
+    parts = (part.strip().rpartition(".py:") for part in (options.reward or "").split(","))
+    files = [f"{path}.py" for path, colon, _ in parts if colon]
+    hashes = {file: hashlib.sha256(read_bytes(file)).hexdigest() for file in files}
+    began = {} if options.facts is None else options.facts.get("reward files", {})
+    if edited := [file for file in files if began.get(file, hashes[file]) != hashes[file]]:
+        raise mismatch("--reward", "the functions that the run began with", f"{edited[0]}, edited")
+    return {"reward files": hashes} if hashes else {}
+
+
 def reward_of(
     rule: Any, model: CausalModel, records: Sequence[Record], options: argparse.Namespace
 ) -> Any:
@@ -156,7 +172,7 @@ def learn(
     *panels: tuple[str, tuple[str, ...]],
 ) -> int:
     """A run of reinforcement learning: data, rewards before, train, rewards after, the curves."""
-    rule = check_reward(options)
+    rule, facts = check_reward(options), reward_files(options)
     data = read_data(options, ("prompt",))
     check_ready(options)
     model, template = open_chat(options)
@@ -173,7 +189,7 @@ def learn(
     known = {id(record): ids for record, ids in zip(held_out, tests)}
     shown, asked = some_of(held_out, lambda r: known[id(r)], options.samples, context)
     first = answers(model, asked, options.tokens)
-    with run_folder(command, options) as out:
+    with run_folder(command, options, facts) as out:
         places = recorded(options, out)
         result = train(model, prompts, reward, settings, **places, **adapter(model, options))
         if result.signal is not None:

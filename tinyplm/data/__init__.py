@@ -12,22 +12,29 @@ privacy/      personal data, found by rules and masked
 language/     in which language a text is, by character n-grams
 quality/      how much a text is like good examples: hashed n-gram logistic regression
 model_files.py, model_training.py   files of such models; trains them from files
+deduplication/  its steps against duplicates and test texts
+mixing.py     sources mixed by weights, temperature and epochs
 """
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
 from .corpus import deduplicate, default_corpus, read_documents, read_texts, split_documents
+from .mixing import Interleaving, MixedDocuments, mixture_amounts, mixture_rates
 from .packing import open_tokens, pack, write_tokens
 from .sentences import sentence_documents, split_sentences
 from .text_pairs import encode_pairs, read_json_pairs, read_tsv_pairs
 
 __all__ = [
     "IGNORED",
+    "Interleaving",
+    "MixedDocuments",
     "Windows",
     "deduplicate",
     "default_corpus",
     "document_positions",
     "encode_pairs",
     "evaluation_windows",
+    "mixture_amounts",
+    "mixture_rates",
     "open_tokens",
     "pack",
     "read_json_pairs",

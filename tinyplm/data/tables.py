@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from ..arguments import mismatch, shown
 from ..files import LARGEST_LINES, printable, read_bytes
 
+csv.field_size_limit(1 << 30)  # a text may be longer than 131,072 characters, the default
+
 TABLES = {".csv": ",", ".tsv": "\t"}  # by the file's suffix
 
 
@@ -20,11 +22,7 @@ def table_rows(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, d
     out.  ValueError naming file and line for invalid UTF-8 or quotes, a header with an empty or a
     repeated name, and a row with more or fewer texts than the header.
     """
-    text = _text(path)
-    csv.field_size_limit(
-        max(csv.field_size_limit(), len(text))
-    )  # the default is 131,072 characters
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         where = f"{printable(path)}, line {lines.line_num + 1}"

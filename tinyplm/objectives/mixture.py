@@ -2,7 +2,7 @@
 
     proportional   rate of task m proportional to min(n_m, K): n_m examples, an artificial limit K
     temperature    these rates to the power 1 / T, rescaled to sum 1; T = 1 is proportional
-    equal          T = infinity
+    equal          T = infinity            (all by data/mixing.py: mixture_rates)
 
 A mixture is a pipeline over pipelines: the i-th sample of the mixture that falls to a task is the
 task's own sample i, so each task goes through its data in its own shuffled epochs.
@@ -10,41 +10,22 @@ task's own sample i, so each task goes through its data in its own shuffled epoc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, check_key, check_number, check_whole, is_number, is_whole, wrong
+from ..arguments import MOST, check_key, check_whole, is_number, wrong
 from ..core import IGNORED
+from ..data.mixing import mixture_rates
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws
 from .inputs import Batch, check_samples
 
+__all__ = ["Mixture", "mixture_rates"]
+
 BLOCK = 4096  # samples whose tasks are drawn together
-
-
-def mixture_rates(
-    sizes: Mapping[str, int], *, limit: int | None = None, temperature: float = 1.0
-) -> dict[str, float]:
-    """The rate of each task from its number of examples: min(n, limit)^(1/T), rescaled to sum 1.
-
-    temperature: T > 0; math.inf: equal rates. ValueError for an empty task.
-    """
-    if not isinstance(sizes, Mapping) or not sizes:
-        raise wrong("sizes", "a dict from tasks to numbers of examples", sizes)
-    for name, size in sizes.items():
-        if not is_whole(size) or size < 1:
-            raise wrong(f"sizes: {name!r:.60}", "1 or more examples", size)
-    check_whole("limit", limit, 1, or_none=True)
-    if not (type(temperature) is float and temperature == math.inf):
-        check_number("temperature", temperature, above=0)
-    # In logarithms, and relative to the largest, since a small T overflows.
-    logs = [math.log(min(size, limit or size)) for size in map(int, sizes.values())]
-    weights = [math.exp((log - max(logs)) / float(temperature)) for log in logs]
-    return {name: weight / sum(weights) for name, weight in zip(sizes, weights)}
 
 
 class Mixture:

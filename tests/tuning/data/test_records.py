@@ -56,17 +56,31 @@ def test_the_kind_is_detected_and_another_one_refused(kind, tmp_path):
 
 def test_of_several_kinds(tmp_path):
     path = written(tmp_path, lines(RECORDS["preference"]))
-    expected = (
-        'expected a record of kind instruction ("instruction", "output") or conversation ("messages" or "conversations"), got'
-    )
+    instruction = 'expected a record of kind instruction ("instruction" or "prompt", "output" or "completion")'
+    expected = f'{instruction} or conversation ("messages" or "conversations"), got'
     refused(path, ("instruction", "conversation"), f"line 1: {expected} one of kind preference (")
     refused(written(tmp_path, '{"foo": 1, "bar": 2}\n'), ("instruction", "conversation"), f"line 1: {expected} 'foo', 'bar'")
     refused(written(tmp_path, '{"foo": 1}\n'), None, "or prompt (\"prompt\"), got 'foo'")
     path = written(tmp_path, lines(RECORDS["instruction"], RECORDS["conversation"]))  # one kind a file
-    refused(path, ("instruction", "conversation"), 'line 2: expected a record of kind instruction ("instruction", "output"), got')
+    refused(
+        path,
+        ("instruction", "conversation"),
+        'line 2: expected a record of kind instruction ("instruction" or "prompt", "output" or "completion"), got',
+    )
     refused(written(tmp_path, "\n"), None, "file.jsonl: expected one record per line, got no records")
     refused(written(tmp_path, '{"a": 1}', "x.json"), None, "x.json: expected a list of records (JSON lines have the suffix")
     refused(written(tmp_path, '[{"prompt": "a"}, {"prompt": 1}]', "x.json"), None, "x.json, record 1: expected a text 'prompt'")
+
+
+def test_a_prompt_with_its_completion_is_an_instruction(tmp_path):
+    found = read_records(written(tmp_path, '{"prompt": "Add.", "completion": "5", "id": 3}\n'))
+    assert found == [{"instruction": "Add.", "output": "5", "id": 3, "input": ""}]
+
+
+def test_long_texts_in_tables(tmp_path):
+    """Beyond 131,072 characters, the default limit of Python's csv."""
+    path = written(tmp_path, f"instruction,output\na,{'b' * 140_000}\n", "a.csv")
+    assert len(read_records(path)[0]["output"]) == 140_000
 
 
 def test_tables(tmp_path):
@@ -106,12 +120,6 @@ def test_tables(tmp_path):
 def test_bad_tables(text, message, tmp_path):
     refused(written(tmp_path, text, "a.csv"), "classification", message)
     refused(written(tmp_path, text, "a.csv"), "conversation", "a.csv: expected JSON lines, since a table has texts only")
-
-
-def test_long_texts_of_a_table(tmp_path):
-    text = "a" * 131_073  # Python's csv takes 131,072 by default
-    found = read_records(written(tmp_path, f"text,label\n{text},b\n", "a.csv"), "classification")
-    assert found == [{"text": text, "label": "b"}]
 
 
 def test_words_and_tags(tmp_path):

@@ -26,6 +26,7 @@ POLICIES = re.compile(
 )
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 SPAN = 3  # sentences
+MOST = 1 << 40  # of a limit
 
 # ---- lines and pages
 
@@ -51,28 +52,21 @@ def c4(
     In Chinese and Japanese an ideograph or kana is a word (words.py); a bad word in these scripts
     is looked for without borders, as in the code.
     """
-    check_whole("least_words", least_words)
-    check_whole("least_sentences", least_sentences)
-    check_whole("longest_word", longest_word, 1)
+    check_whole("least_words", least_words, 0, MOST)
+    check_whole("least_sentences", least_sentences, 0, MOST)
+    check_whole("longest_word", longest_word, 1, MOST)
     check_text("ends", ends, empty=False)
     bad = None if bad_words is None else _bad_words(bad_words)
     marks = tuple(ends)
 
-    def why_not(line: str, small: str) -> str | None:
-        """Why a line goes; the cheap questions first."""
+    def why_not(line: str) -> str | None:
+        """Why a line is no running text; the cheap questions first."""
         if not line.endswith(marks) or line.endswith(ELLIPSIS):
             return "lines without punctuation at the end"
         if len(line) > longest_word and max(map(len, line.split())) > longest_word:
             return f"lines with a word of more than {longest_word:,} characters"
-        if len(line) < 2 * least_words + 20 or least_words > 20:
-            if len(words_of(line).words) < least_words:
-                return f"lines of fewer than {least_words} words"
-        elif line.count(" ") < least_words and len(words_of(line).words) < least_words:
+        if len(words_of(line).words) < least_words:
             return f"lines of fewer than {least_words} words"
-        if "javascript" in small:
-            return "lines with JavaScript"
-        if POLICIES.search(small):
-            return "lines about cookies or terms"
         return None
 
     def step(document: Document) -> Result:
@@ -85,15 +79,19 @@ def c4(
             if "[" in line:
                 line = CITATION.sub("", line)
             small = line.lower()
-            reason = why_not(line, small)
-            if reason is not None:
-                counts[reason] = counts.get(reason, 0) + 1
-                continue
-            if "lorem ipsum" in small:
+            reason = why_not(line)
+            if reason is None and "lorem ipsum" in small:
                 return None, {"lorem ipsum": 1}
-            if "{" in line:
+            if reason is None and "javascript" in small:
+                reason = "lines with JavaScript"
+            if reason is None and "{" in line:
                 return None, {"braces": 1}
-            kept.append(line)
+            if reason is None and POLICIES.search(small):
+                reason = "lines about cookies or terms"
+            if reason is None:
+                kept.append(line)
+            else:
+                counts[reason] = counts.get(reason, 0) + 1
         sentences = (1 for line in kept for _ in split_sentences(line))
         if len(list(itertools.islice(sentences, least_sentences))) < least_sentences:
             return None, {f"fewer than {least_sentences} sentences": 1}

@@ -42,7 +42,7 @@ def fineweb(
     shares = {"least_punctuation": least_punctuation, "most_short": most_short}
     for name, value in {**shares, "most_duplicates": most_duplicates}.items():
         check_number(name, value, least=0, most=1)
-    check_whole("short", short, 0)
+    check_whole("short", short, 0, 1 << 40)
     check_number("most_line_ends", most_line_ends, least=0)
 
     def broken(text: str) -> str | None:

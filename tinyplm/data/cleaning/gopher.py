@@ -14,6 +14,7 @@ from ..pipeline.step import Document, Result, Step
 from .repeats import duplicate_share, repeated_ngrams, word_ids
 from .words import Words, lines_of, paragraphs_of, words_of
 
+MOST = 1 << 40  # of a limit
 STOP_WORDS = frozenset("the be to of and that have with".split())  # app. A.1.1
 BULLETS = ("-", "*", "•", "‣", "◦", "▪", "●", "·")
 ELLIPSES = ("...", "…")
@@ -84,9 +85,9 @@ def gopher_quality(
     Of texts without spaces between words (words.py) an ideograph is a word, and their mean length
     and stop words are not asked.
     """
-    check_whole("least_words", least_words)
-    check_whole("most_words", most_words, least_words)
-    check_number("least_length", least_length, least=0)
+    check_whole("least_words", least_words, 0, MOST)
+    check_whole("most_words", most_words, least_words, MOST)
+    check_number("least_length", least_length, least=0, most=MOST)
     check_number("most_length", most_length, least=least_length)
     check_number("most_symbols", most_symbols, least=0)
     shares = {"most_bullets": most_bullets, "most_ellipses": most_ellipses}
@@ -177,9 +178,13 @@ def gopher_repetition(
 def _repetitive(words: Words, total: int, top: float, duplicate: float) -> str | None:
     ids, lengths = word_ids(words.words)
     gap = 0 if words.unspaced else 1
-    for n, frequent, covered in repeated_ngrams(ids, lengths, max(DUPLICATE), gap):
+    least = min(DUPLICATE.values()) * duplicate * total
+    longest = max(TOP)
+    for n, frequent, covered in repeated_ngrams(ids, lengths, max(DUPLICATE), gap, longest):
         if n in TOP and frequent > TOP[n] * top * total:
             return f"more than {TOP[n] * top:.0%} of characters in the most frequent {n}-gram"
+        if n >= longest and covered <= least:  # so are the later ones
+            return None
         if n in DUPLICATE and covered > DUPLICATE[n] * duplicate * total:
             return f"more than {DUPLICATE[n] * duplicate:.0%} of characters in duplicate {n}-grams"
     return None

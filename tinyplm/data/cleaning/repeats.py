@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,64 +23,61 @@ def duplicate_share(parts: list[str], total: int) -> tuple[float, float]:
 
 def word_ids(words: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """(N,) int64 each: the same number for the same word, and its characters."""
-    known: dict[str, int] = {}
-    ids = np.array([known.setdefault(word, len(known)) for word in words], np.int64)
-    lengths = np.fromiter(map(len, known), np.int64, len(known))
-    return ids, lengths[ids] if len(ids) else ids
+    known: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    ids = np.fromiter(map(known.__getitem__, words), np.int64, len(words))
+    return ids, np.fromiter(map(len, words), np.int64, len(words))
 
 
 def repeated_ngrams(
-    ids: np.ndarray, lengths: np.ndarray, most: int, gap: int
+    ids: np.ndarray, lengths: np.ndarray, most: int, gap: int, covered_from: int = 2
 ) -> Iterator[tuple[int, int, int]]:
     """(n, top, covered) for n = 2 ... most, in characters.
 
     top: of all occurrences of the most frequent n-gram (the first of them, if several are), with
     `gap` characters between its words; 0 if none occurs twice.
-    covered: of the words in any n-gram that occurred before, each once.
+    covered: of the words in any n-gram that occurred before, each once; never more than for a
+    smaller n.  0 for n below `covered_from`.
 
     An n-gram can only repeat where its first n - 1 words and its last n - 1 words repeat, so each
     n sorts but the places that n - 1 left.
     """
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.arange(len(ids))
-    names = ids  # of the (n - 1)-gram at each place, the same for the same words
+    N = len(ids)
+    places = np.arange(N)
+    names = ids  # of the (n - 1)-gram at each of the places: the same for the same words
     for n in range(2, most + 1):
-        places = places[places + n <= len(ids)]
-        if not len(places):
-            yield n, 0, 0
-            continue
-        pairs = names[places] * np.int64(len(ids) + 1) + ids[places + n - 1]
-        maybe = _perhaps_twice(pairs)
-        places, pairs = places[maybe], pairs[maybe]
-        if not len(places):
-            yield n, 0, 0
-            continue
-        order = np.argsort(pairs, kind="stable")
-        pairs, places = pairs[order], places[order]
-        new = np.ones(len(pairs), bool)
-        np.not_equal(pairs[1:], pairs[:-1], out=new[1:])
-        starts = np.flatnonzero(new)
-        counts = np.diff(starts, append=len(pairs))
-        most_often = counts.max()
-        if most_often < 2:
-            places = places[:0]
-            yield n, 0, 0
-            continue
-        first = places[starts[counts == most_often]].min()
-        characters = ends[first + n] - ends[first] + gap * (n - 1)
-        yield n, int(characters * most_often), _covered(places[~new], n, lengths)
-        names = np.zeros(len(ids), np.int64)
-        groups = np.cumsum(new)
-        names[places] = groups
-        places = np.sort(places[counts[groups - 1] > 1])
+        if len(places) and places[-1] + n > N:
+            inside = np.searchsorted(places, N - n, "right")
+            places, names = places[:inside], names[:inside]
+        places, groups, new = _grouped(names * (N + 1) + ids[places + n - 1], places)
+        counts = np.bincount(groups)
+        often = counts.max(initial=1)
+        if often < 2:
+            yield from ((later, 0, 0) for later in range(n, most + 1))
+            return
+        counts = counts[groups]
+        first = places[counts == often].min()
+        characters = int(lengths[first : first + n].sum()) + gap * (n - 1)
+        covered = _covered(places[~new], n, lengths) if n >= covered_from else 0
+        yield n, characters * int(often), covered
+        kept = counts > 1
+        places, names = places[kept], groups[kept]
+        order = np.argsort(places)
+        places, names = places[order], names[order]
 
 
-def _perhaps_twice(values: np.ndarray) -> np.ndarray:
-    """False for most of those that occur once, without sorting; true for all others."""
-    bits = max(8, (4 * len(values)).bit_length())
-    buckets = (values * np.int64(-7046029254386353131)) >> np.int64(64 - bits)
-    buckets += 1 << (bits - 1)
-    return np.bincount(buckets, minlength=1 << bits)[buckets] > 1
+def _grouped(values: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The places by value, those of one value in order; the number of its value for each, from 0;
+    and where a value begins."""
+    bits = int(places[-1]).bit_length() if len(places) else 1
+    if len(values) and int(values.max()).bit_length() + bits < 63:
+        keys = np.sort(values << bits | places)  # several times as quick as argsort
+        values, places = keys >> bits, keys & ((1 << bits) - 1)
+    else:
+        order = np.argsort(values, kind="stable")
+        values, places = values[order], places[order]
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return places, np.cumsum(new) - 1, new
 
 
 def _covered(places: np.ndarray, n: int, lengths: np.ndarray) -> int:

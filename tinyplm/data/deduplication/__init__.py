@@ -15,23 +15,19 @@ from .decontamination import decontaminate
 from .exact import exact_documents, exact_lines, exact_paragraphs
 from .lsh import best_bands, candidate_probability
 from .near import minhash
-from .shingling import jaccard, shingles
-from .signatures import estimate, hash_functions, signature, standard_error
+from .shingling import shingles
+from .signatures import standard_error
 from .suffixes import substrings
 
 __all__ = [
     "best_bands",
     "candidate_probability",
     "decontaminate",
-    "estimate",
     "exact_documents",
     "exact_lines",
     "exact_paragraphs",
-    "hash_functions",
-    "jaccard",
     "minhash",
     "shingles",
-    "signature",
     "standard_error",
     "substrings",
 ]

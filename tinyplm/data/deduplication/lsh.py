@@ -32,8 +32,8 @@ MOST_POINTS = 200  # of the quadrature
 def candidate_probability(similarity: float, *, bands: int, rows: int) -> float:
     """P(s) = 1 - (1 - s^r)^b."""
     check_number("similarity", similarity, least=0, most=1)
-    check_whole("bands", bands, 1)
-    check_whole("rows", rows, 1)
+    check_whole("bands", bands, 1, MOST_PERMUTATIONS)
+    check_whole("rows", rows, 1, MOST_PERMUTATIONS)
     return 1 - (1 - float(similarity) ** rows) ** bands
 
 

@@ -55,5 +55,5 @@ def estimate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def standard_error(similarity: float, count: int) -> float:
     """sqrt(J (1 - J) / k): of the estimate from `count` numbers."""
     check_number("similarity", similarity, least=0, most=1)
-    check_whole("count", count, 1)
+    check_whole("count", count, 1, MOST_PERMUTATIONS)
     return math.sqrt(similarity * (1 - similarity) / count)

@@ -137,7 +137,7 @@ def compare_corpora(
     words and of pairs of words, in bits.
     """
     check_text("field", field, empty=False)
-    check_whole("longest", longest, 1)
+    check_whole("longest", longest, 1, 1 << 34)
     files = [files_of(inputs) for inputs in (a, b)]
     first, second = (_measure(found, field, longest) for found in files)
     tops = [{w for w, _ in m.counts["words"].most_common(FREQUENT)} for m in (first, second)]

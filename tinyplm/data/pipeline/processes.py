@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from multiprocessing.connection import wait as ready
 from typing import Any
 
@@ -61,7 +61,11 @@ class Pool:
 def _finished(waiting: dict[Future, int]) -> list[int]:
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in done:
-        future.result()  # raises what the process raised
+        try:
+            future.result()  # raises what the process raised
+        except BrokenExecutor:
+            lost = "workers: expected processes that end by themselves, got one that was killed"
+            raise ChildProcessError(f"{lost}, perhaps for lack of memory; resume goes on") from None
     return [waiting.pop(future) for future in done]
 
 

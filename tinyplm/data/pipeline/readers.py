@@ -7,7 +7,7 @@ than `longest` bytes.
 
 from __future__ import annotations
 
-import io
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ Read = tuple[str, Document | None, Counts]
 LONGEST = 1 << 23  # bytes of a document
 SKIPPED = 1 << 16  # bytes at a time of a line that is too long
 _SEPARATOR = SEPARATOR.encode()
+_BETWEEN = re.compile(r"[\s,]*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -138,40 +139,40 @@ def json_line_documents(stream: BinaryIO, part: Part, field: str, longest: int) 
                 yield of_json(value, name, field, counts)
 
 
-def json_array_documents(stream: BinaryIO, part: Part, field: str, longest: int) -> Iterator[Read]:
+def json_array_documents(stream: Any, part: Part, field: str, longest: int) -> Iterator[Read]:
     """The elements of [ ... ], one at a time."""
-    file = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
     decode = json.JSONDecoder().raw_decode
-    buffer, number, place, wanted = file.read(BLOCK), 0, 0, 0
-    space = re.compile(r"[\s,]*")
-    if not buffer.lstrip().startswith("["):
-        yield part.path, None, {"a .json file that is not an array": 1}
-        return
-    place = buffer.index("[") + 1
+    characters = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    buffer, place, number, ended = "", 0, -1, False  # of the element; -1: before the bracket
     while True:
-        place = space.match(buffer, place).end()  # type: ignore[union-attr]
-        if buffer[place : place + 1] == "]":
+        place = _BETWEEN.match(buffer, place).end()  # type: ignore[union-attr]
+        if number < 0 and place < len(buffer):
+            if buffer[place] != "[":
+                yield part.path, None, {"a .json file that is not an array": 1}
+                return
+            place, number = place + 1, 0
+            continue
+        if buffer.startswith("]", place):
             return
         name = f"{part.path}[{number}]"
-        if len(buffer) - place > wanted:
-            try:
-                value, end = decode(buffer, place)
-                if end < len(buffer):  # otherwise a number might go on
-                    yield of_json(value, name, field, {})
-                    place, number, wanted = end, number + 1, 0
-                    continue
-            except (ValueError, RecursionError):
-                pass
-            wanted = 2 * (len(buffer) - place)  # so that a long element is not tried too often
+        try:
+            value, end = decode(buffer, place)
+        except (ValueError, RecursionError):
+            value, end = None, place
+        if end > place and (end < len(buffer) or isinstance(value, dict)):  # a number might go on
+            yield of_json(value, name, field, {})
+            place, number = end, number + 1
+            continue
         if len(buffer) - place > longest:
-            yield name, None, too_long("an element, and all after it,", longest)
+            yield name, None, too_long("what follows is no element, or one", longest)
             return
-        more = file.read(max(BLOCK, wanted - len(buffer) + place))
-        if not more:
-            what = "the end of the array is missing" if wanted else "an element that is not JSON"
-            yield name, None, {what: 1}
+        if ended:
+            yield name, None, {"the array ends early, or is no JSON from here": 1}
             return
-        buffer, place, wanted = buffer[place:] + more, 0, min(wanted, len(buffer) - place)
+        # as much again as there is, so that a long element is not tried often
+        more = stream.read1(max(BLOCK, len(buffer) - place))
+        ended = not more
+        buffer, place = buffer[place:] + characters.decode(more, ended), 0
 
 
 def html_document(stream: BinaryIO, part: Part, field: str, longest: int) -> Iterator[Read]:

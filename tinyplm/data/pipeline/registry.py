@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ...arguments import check_choice, mismatch, shown
+from ...arguments import check_choice, listed, mismatch, shown
 from .step import CorpusStep, Step
 
 # {name: (module within tinyplm.data, function)}; imported when a step is used
@@ -65,7 +65,7 @@ def specs(steps: Iterable[Mapping[str, Any]]) -> list[Spec]:
     Every step is made once, so that wrong settings are found before any work.
     """
     found = []
-    for number, table in enumerate(steps, 1):
+    for number, table in enumerate(listed("steps", steps, "several tables"), 1):
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
             raise mismatch(
                 f"step {number}", 'a table with a name, as in name = "unicode"', shown(table)

@@ -19,7 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...arguments import check_choice, check_flag, check_path, check_text, check_whole, mismatch
+from ...arguments import (
+    check_choice,
+    check_flag,
+    check_function,
+    check_path,
+    check_text,
+    check_whole,
+    known_arguments,
+    mismatch,
+)
 from ...files import printable, read_json, replaced, sole_writer, write_json
 from .compression import COMPRESSIONS, zstandard
 from .decisions import Decisions, decide, forget, part_of, seconds_of
@@ -37,6 +46,7 @@ ONE_TEXT = "documents.txt"
 Progress = Callable[[int, int, str], None]  # shards done, of all stages, and the stage's name
 
 
+@known_arguments
 def run_pipeline(
     inputs: str | os.PathLike | Sequence[str | os.PathLike],
     steps: Sequence[Mapping[str, Any]],
@@ -64,13 +74,14 @@ def run_pipeline(
     files, or a run that is not the same.
     """
     check_text("field", field, empty=False)
-    check_whole("workers", workers, 1)
+    check_whole("workers", workers, 1, 4096)
     check_flag("resume", resume)
     check_choice("format", format, FORMATS)
     check_choice("compression", compression, COMPRESSIONS)
-    check_whole("shard", shard, 1)
-    check_whole("longest", longest, 1)
+    check_whole("shard", shard, 1, 1 << 40)
+    check_whole("longest", longest, 1, 1 << 34)
     check_path("out", out)
+    check_function("progress", progress, or_none=True)
     if compression == "zst":
         zstandard()
     chosen = specs(steps)

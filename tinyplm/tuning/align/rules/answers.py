@@ -113,7 +113,8 @@ class Contains:
 class Pattern:
     """1 if a regular expression is found in the final answer; otherwise 0.
 
-    pattern: None: the record's "pattern".  A search of more than a second is an error.
+    pattern: None: the record's "pattern".  A search that takes more than a second finds nothing,
+    and is logged as reward_regex_slow 1.
     """
 
     NAME: ClassVar[str] = "regex"
@@ -125,10 +126,13 @@ class Pattern:
         if self.pattern is not None:
             _compiled(self.pattern, "pattern")
 
-    def __call__(self, answer: str, record: Mapping[str, Any]) -> float:
+    def __call__(self, answer: str, record: Mapping[str, Any]) -> dict[str, float]:
         wanted = record["pattern"] if self.pattern is None else self.pattern
-        found = _compiled(wanted, "pattern").search(final_answer(answer), timeout=SECONDS)
-        return float(found is not None)
+        try:
+            found = _compiled(wanted, "pattern").search(final_answer(answer), timeout=SECONDS)
+        except TimeoutError:
+            return {"reward": 0.0, "slow": 1.0}
+        return {"reward": float(found is not None), "slow": 0.0}
 
     def check(self, record: Mapping[str, Any], where: str) -> None:
         if self.pattern is None:

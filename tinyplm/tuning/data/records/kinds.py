@@ -32,6 +32,10 @@ def _keys(record: Mapping[str, Any]) -> str:
 
 
 def _instruction(record: Mapping[str, Any], where: str) -> Record:
+    """ "prompt" and "completion" are other names of "instruction" and "output"."""
+    for name, other in (("instruction", "prompt"), ("output", "completion")):
+        if name not in record and other in record:
+            record = {(name if key == other else key): value for key, value in record.items()}
     return {
         **record,
         "instruction": _text(record, "instruction", where),
@@ -170,7 +174,7 @@ def _tagging(record: Mapping[str, Any], where: str) -> Record:
 KINDS: dict[str, tuple[tuple[tuple[str, ...], ...], Check]] = {
     "preference": ((("chosen",), ("rejected",)), _preference),
     "feedback": ((("prompt",), ("answer", "completion"), ("label",)), _feedback),
-    "instruction": ((("instruction",), ("output",)), _instruction),
+    "instruction": ((("instruction", "prompt"), ("output", "completion")), _instruction),
     "conversation": ((("messages", "conversations"),), conversation_of),
     "tagging": ((("tokens",), ("tags",)), _tagging),
     "answering": ((("context",), ("question",), ("answers", "answer")), _answering),
