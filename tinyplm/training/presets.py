@@ -15,8 +15,8 @@ Tokens      20 N, the optimum of a fixed budget (Hoffmann et al. 2022, table 3),
             (Muennighoff et al. 2023, sec. 6).
 Size        by hours: the largest D with c * tokens <= C, where C = hours * FLOP/s is the budget.
             Where the corpus limits the tokens, more compute goes into parameters, up to 6.3 times
-            tokens / 20, where one more is worth 1/e of the first (ibid., sec. 3: R*_N = 5.3; there
-            tokens are the unique ones, here all epochs, since 4 are nearly as good as new).
+            U / 20 with U unique tokens, those of one epoch; there one more is worth 1/e of the
+            first (ibid., sec. 3.1 and app. A: N = U_N (1 + R_N), R*_N = 5.31).
 Batch       0.292 C^0.327 tokens (DeepSeek-AI 2024, eq. 1), but small enough for 2000 updates, and
             at least 8 sequences.  Both bounds are ours: the law was fitted above 10^17 FLOPs, and
             in our runs of 10^12 to 10^13 smaller batches were too noisy for the rate below.
@@ -54,7 +54,7 @@ SIZES = {
 }
 TOKENS_PER_PARAMETER = 20
 EPOCHS = 4
-EXCESS = 6.3  # parameters / those that the tokens call for
+EXCESS = 6.3  # parameters / those that the unique tokens call for
 UPDATES = 2000  # at least, where the batch allows it
 SEQUENCES = 8  # of a batch, at least
 SHARE = 0.9  # of the hours; the rest is for evaluation, saving and the report
@@ -118,7 +118,7 @@ def preset(
         budget = SHARE * 3600 * hours * flop_per_second
     most = EPOCHS * corpus_tokens
     if size == "auto" and budget is not None:
-        layers, width, heads = _largest(budget, most, vocab_size, context)
+        layers, width, heads = _largest(budget, corpus_tokens, vocab_size, context)
         tokens_per_parameter = None
     else:
         layers, width, heads = SIZES[size] if isinstance(size, str) else size
@@ -210,14 +210,14 @@ def _shape(width: int) -> tuple[int, int, int]:
     return max(2, min(width // 64, useful)), width, max(2, width // 64)
 
 
-def _largest(budget: float, most: int, vocab_size: int, context: int) -> tuple[int, int, int]:
+def _largest(budget: float, unique: int, vocab_size: int, context: int) -> tuple[int, int, int]:
     best = _shape(64)
     for width in range(128, WIDEST + 1, 64):
         layers, _, _ = shape = _shape(width)
         count = parameters(layers, width, vocab_size)
-        tokens = min(TOKENS_PER_PARAMETER * count, most)
+        tokens = min(TOKENS_PER_PARAMETER * count, EPOCHS * unique)
         needed = flops_per_token(layers, width, vocab_size, context) * tokens
-        if needed > budget or count > EXCESS * most / TOKENS_PER_PARAMETER:
+        if needed > budget or count > EXCESS * unique / TOKENS_PER_PARAMETER:
             break
         best = shape
     return best
