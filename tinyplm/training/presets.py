@@ -14,9 +14,9 @@ Tokens      20 N, the optimum of a fixed budget (Hoffmann et al. 2022, table 3),
             epochs of the corpus: up to there repeated tokens are worth nearly as much as new ones
             (Muennighoff et al. 2023, sec. 6).
 Size        by hours: the largest D with c * tokens <= C, where C = hours * FLOP/s is the budget.
-            Where the corpus limits the tokens, more compute goes into parameters, up to 6.3 times
-            U / 20 with U unique tokens, those of one epoch; there one more is worth 1/e of the
-            first (ibid., sec. 3.1 and app. A: N = U_N (1 + R_N), R*_N = 5.31).
+            Where the corpus limits the tokens, more compute goes into parameters, up to 16.9 times
+            U / 20 with U unique tokens, those of one epoch; there one more is worth 1/e^3 or 5% of
+            the first (ibid., sec. 3: R*_N = 5.3, and 16.9 = 1 + 3 R*_N).
 Batch       0.292 C^0.327 tokens (DeepSeek-AI 2024, eq. 1), but small enough for 2000 updates, and
             at least 8 sequences.  Both bounds are ours: the law was fitted above 10^17 FLOPs, and
             in our runs of 10^12 to 10^13 smaller batches were too noisy for the rate below.
@@ -54,7 +54,7 @@ SIZES = {
 }
 TOKENS_PER_PARAMETER = 20
 EPOCHS = 4
-EXCESS = 6.3  # parameters / those that the unique tokens call for
+EXCESS = 16.9  # parameters / those that the unique tokens call for
 UPDATES = 2000  # at least, where the batch allows it
 SEQUENCES = 8  # of a batch, at least
 SHARE = 0.9  # of the hours; the rest is for evaluation, saving and the report
