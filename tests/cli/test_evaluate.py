@@ -172,7 +172,18 @@ def test_benchmarks(run, decoder, tmp_path):
     records = [{"goal": "sat", "sol1": "the cat", "sol2": "a dog", "label": n % 2} for n in range(3)]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     out = tmp_path / "table"
-    command = ("evaluate", "--model", decoder, "--tasks", f"piqa:{tmp_path / 'piqa.jsonl'}", "--mutual", "--limit", "2", "--out", out)
+    command = (
+        "evaluate",
+        "--model",
+        decoder,
+        "--tasks",
+        f"piqa:{tmp_path / 'piqa.jsonl'}",
+        "--mutual",
+        "--limit",
+        "2",
+        "--out",
+        out,
+    )
     done = run(*command)
     assert done.code == 0, done.err
     result = json.loads((out / "results.json").read_text())
