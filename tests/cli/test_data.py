@@ -63,6 +63,9 @@ def test_what_is_refused_leaves_nothing_behind(tinyplm, tmp_path):
         status, printed, err = tinyplm("data", *arguments)
         assert (status, printed) == (2, "") and message in err and err.count("\n") == 1, err
         assert not out.exists()
+    config.write_text('[step]\nname = "unicode"\n')  # for [[step]]: it must not stand for the default steps
+    err = tinyplm("data", "--input", source, "--out", out, "--config", config)[2]
+    assert f"{config}: step: expected a list of tables, got " in err and not out.exists()
     status, printed, err = tinyplm("data", "--input", source, "--out", out, "--workers", "1")
     assert status == 2 and "dropped: fewer than 50 words" in printed
     assert err.endswith(f"tinyplm: --out: expected documents left, got none; {out}/report.json says why\n")

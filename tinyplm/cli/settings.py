@@ -71,7 +71,11 @@ def read_settings(file: str, parser: Parser, command: str) -> dict[str, Any]:
         if contents["command"] != command:
             raise mismatch(f"{file}: command", repr(command), shown(contents["command"]))
         contents = contents["options"]
-    common = {name: value for name, value in contents.items() if not isinstance(value, dict)}
+    common = {
+        name: value
+        for name, value in contents.items()
+        if not isinstance(value, dict) or name in parser.tables  # [step] for [[step]] is an error
+    }
     own = contents.get(command)
     found = {}
     for name, value in {**common, **(own if isinstance(own, dict) else {})}.items():
