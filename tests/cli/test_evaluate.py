@@ -200,5 +200,13 @@ def test_benchmarks(run, decoder, tmp_path):
     for value, message in (("piqa", "expected NAME:FILE"), ("poqa:x", "expected one of"), ("piqa:none", "expected a file")):
         refused = run("evaluate", "--model", decoder, "--tasks", value)
         assert refused.code == 2 and message in refused.err and refused.err.count("\n") == 1
+    new, piqa = tmp_path / "new", f"piqa:{tmp_path / 'piqa.jsonl'}"
+    for options, message in (
+        (("--shots", "3"), "shots: expected at most 2, the examples, got 3"),
+        (("--examples", piqa), "--examples: expected none without --shots, got piqa"),
+        (("--context", "17"), "context: expected None or an integer from 1 to 16, got 17"),  # by the model
+    ):
+        refused = run(*command[:5], *options, "--out", new)
+        assert refused.code == 2 and refused.err.endswith(f"{message}\n") and not new.exists()
     refused = run(*command[:5], "--run-code")
     assert refused.code == 2 and refused.err.endswith("--run-code: expected humaneval among --tasks, got piqa\n")

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 from ..arguments import check_choice, mismatch, shown
 from ..evaluation.benchmarks import TASKS, evaluate_task, results_of, rows, write_results
 from ..evaluation.benchmarks.results import name_for
+from ..evaluation.benchmarks.running import read_task
 from ..evaluation.benchmarks.shots import SEED
 from ..evaluation.requests import Asker, Cache
-from ..files import sole_writer
 from ..models.model import check_decoder
 from ..training.environment import describe
-from .folders import usable
+from .folders import own_run, usable
 from .models import folder_of, open_model
 from .output import table
 from .parser import Parser, whole
-from .settings import RUN, write_run
+from .settings import RUN
 
 CACHE = "cache"
 OF_TASKS = ("examples", "shots", "limit", "seed", "most", "mutual", "run_code")
@@ -61,6 +61,8 @@ def check_tasks(options: argparse.Namespace) -> list[Given]:
     for name in examples:
         if name not in {task for task, _ in tasks}:
             raise mismatch("--examples", "names of --tasks", name)
+    if examples and not options.shots:
+        raise mismatch("--examples", "none without --shots", ", ".join(examples))
     if options.out is not None:
         out = usable(options.out)
         if options.facts is None and ((out / RUN).exists() or (out / CACHE).exists()):
@@ -93,9 +95,8 @@ def _pairs(option: str, text: str) -> list[tuple[str, str]]:
 def on_tasks(options: argparse.Namespace) -> None:
     """Ask, measure, print and, with --out, write."""
     tasks = check_tasks(options)
-    for given in tasks:  # a bad line is named before the model is opened
-        for path in filter(None, (given.path, given.examples)):
-            TASKS[given.name].read(path)
+    for given in tasks:  # a bad line or too few examples are named before the model is opened
+        read_task(TASKS[given.name], *given[1:], shots=options.shots, seed=options.seed)
     model = open_model(options.model, options)
     check_decoder("--model", model)
     print(f"model      {model}\n")
@@ -104,9 +105,7 @@ def on_tasks(options: argparse.Namespace) -> None:
         _evaluated(options, model, tasks, print_hash)
         return
     out = usable(options.out)
-    with sole_writer(out):
-        if options.facts is None:
-            write_run(out, "evaluate", options)
+    with own_run(out, "evaluate", options):
         _evaluated(options, model, tasks, print_hash)
     print(f"\nwritten    {Path(options.out, 'results.json')}")
 

@@ -34,13 +34,12 @@ from ..data.pipeline.registry import DEFAULT, specs
 from ..data.pipeline.report import Report
 from ..data.pipeline.runner import FORMATS
 from ..data.pipeline.sources import SHARD
-from ..files import sole_writer, write_json
+from ..files import write_json
 from ..training.log import Progress
 from .data_models import ACTIONS, train
-from .folders import FREE, config_option, unused, usable
+from .folders import FREE, config_option, own_run, unused, usable
 from .output import save_plot, table, tinyplm_command
 from .parser import WORKERS, Parser, one_of, whole
-from .settings import write_run
 
 COMMAND, MB, SHOWN = "data", 1 << 20, 5
 
@@ -89,15 +88,8 @@ def run(options: argparse.Namespace) -> int:
     out = usable(options.out)
     if options.facts is None:
         unused(out)
-    with sole_writer(out):
-        if options.facts is None:
-            write_run(out, COMMAND, options)
-        try:
-            report = pipeline(options, steps, out)
-        except ValueError:
-            if {path.name for path in out.iterdir()} == {"run.json"}:
-                (out / "run.json").unlink()  # refused
-            raise
+    with own_run(out, COMMAND, options):
+        report = pipeline(options, steps, out)
     show(report, out)
     return 0
 

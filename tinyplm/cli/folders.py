@@ -50,6 +50,21 @@ def unused(out: str | Path) -> Path:
     return path
 
 
+@contextmanager
+def own_run(out: Path, command: str, options: argparse.Namespace) -> Iterator[None]:
+    """The folder, locked for this process, with its run.json; a new run that is refused before it
+    has written anything leaves none behind."""
+    with sole_writer(out):
+        if options.facts is None:
+            write_run(out, command, options)
+        try:
+            yield
+        except ValueError:
+            if options.facts is None and [path.name for path in out.iterdir()] == [RUN]:
+                (out / RUN).unlink()
+            raise
+
+
 def check_fresh(out: Path) -> None:
     """ValueError if the folder holds a run, which --resume would continue."""
     if started(out):

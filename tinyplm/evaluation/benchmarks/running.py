@@ -65,16 +65,9 @@ def evaluate_task(
     most      tokens of a generated answer; None: the task's
     run_code  run generated programs (see code.passes); without it they have no measure
     """
-    check_whole("shots", shots)
     check_whole("limit", limit, 1, or_none=True)
-    check_key("seed", seed)
-    if shots and task.kind == "loglikelihood_rolling":
-        raise mismatch("shots", f"0 for {task.name}, which has no questions", shots)
-    samples = task.read(path)
-    others = task.read(examples) if examples is not None and shots else None
-    about: Any = {"examples": others, "description": task.description(path), "seed": seed}
-    contexts = list(prompts(task, samples, shots, **about))[:limit]
-    original, samples = len(samples), samples[:limit]
+    samples, contexts = read_task(task, path, examples, shots=shots, seed=seed)
+    original, samples, contexts = len(samples), samples[:limit], contexts[:limit]
     answers = _answers(ask, task, samples, contexts, mutual, most or task.most)
     judged = run_code or not task.runs_code
     asked = [
@@ -83,6 +76,23 @@ def evaluate_task(
     ]
     results = totals(task, [one.measures for one in asked])
     return Outcome(task, path, shots, results, asked, original)
+
+
+def read_task(
+    task: Task, path: str, examples: str | None = None, *, shots: int = 0, seed: int = SEED
+) -> tuple[list[Sample], list[tuple[str, ...]]]:
+    """The samples of a file, and the contexts of each as the model reads them.
+
+    ValueError naming a bad line, or for more shots than there are examples.
+    """
+    check_whole("shots", shots)
+    check_key("seed", seed)
+    if shots and task.kind == "loglikelihood_rolling":
+        raise mismatch("shots", f"0 for {task.name}, which has no questions", shots)
+    samples = task.read(path)
+    others = task.read(examples) if examples is not None and shots else None
+    about: Any = {"examples": others, "description": task.description(path), "seed": seed}
+    return samples, list(prompts(task, samples, shots, **about))
 
 
 def totals(task: Task, measures: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
