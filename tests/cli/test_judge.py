@@ -24,7 +24,7 @@ def sheet(run, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     files = [tmp_path / f"{name}.jsonl" for name in ANSWERS]
     done = run("judge", "--answers", *files, "--out", tmp_path / "sheet", "--seed", 3)
-    assert done.code == 0 and "26 comparisons; 1 pairs are equal" in done.out, done
+    assert done.code == 0 and "26 comparisons; equal answers, which count as draws: 1" in done.out, done
     return tmp_path / "sheet"
 
 
@@ -64,14 +64,18 @@ def test_a_sheet_is_blind_and_even(sheet):
         sides = [item[4:] for item in key.items if sorted(item[4:]) == list(pair)]
         assert abs(sides.count(pair) - sides.count(pair[::-1])) <= 2  # 9 prompts, one of them equal
     assert [item.prompt for item in key.items] != sorted(item.prompt for item in key.items)
+    pair = {name: {f"{n}": name if n % 3 else "" for n in range(40)} for name in "ab"}  # a third are equal
+    for key in range(5):
+        sides = [item.left_system for item in make_sheet(pair, key=key).items]
+        assert len(sides) == 26 and sides.count("a") == 13  # of those that are shown, half
     assert make_sheet(ANSWERS, key=3) == make_sheet(ANSWERS, key=3) != make_sheet(ANSWERS, key=4)
 
 
 def test_the_verdict(run, sheet, tmp_path):
     ratings = [filled(tmp_path / f"{name}.csv", judge, best, sheet) for name, judge in (("a", "Eva"), ("Leo", ""))]
-    done = run("judge", "--sheet", sheet, "--ratings", *ratings, "--json", tmp_path / "verdict.json")
+    done = run("judge", "--sheet", sheet, "--ratings", *ratings, "--json", tmp_path / "new" / "verdict.json")
     assert done.code == 0 and "judges     Eva, Leo: 208 choices" in done.out, done
-    found = json.loads((tmp_path / "verdict.json").read_text())
+    found = json.loads((tmp_path / "new" / "verdict.json").read_text())
     verdicts = {(v["criterion"], v["system"], v["other"]): v for v in found["verdicts"]}
     assert len(verdicts) == 5 * 3
     first = verdicts["fluency", "ada", "ben"]
@@ -103,7 +107,14 @@ def test_what_cannot_be(run, sheet, tmp_path):
     assert_one_line(run("judge"), "--answers: expected files of answers, or --sheet, got neither")
     assert_one_line(run("judge", "--answers", *answers), "--out: expected a folder for the sheet, got none")
     assert_one_line(run("judge", "--answers", *answers, "--out", sheet), "--out: expected a new or empty folder")
-    assert_one_line(run("judge", "--answers", answers[0], "--out", out), "answers: expected two or more systems")
+    assert_one_line(run("judge", "--answers", answers[0], "--out", out), "--answers: expected two or more files, got 1")
+    same = tmp_path / "same.jsonl"
+    same.write_bytes(answers[0].read_bytes())
+    assert_one_line(run("judge", "--answers", answers[0], same, "--out", out), "--answers: expected answers that differ")
+    said = "criteria: expected names other than the sheet's columns and 'all', got 'all'"
+    assert_one_line(run("judge", "--answers", *answers, "--out", out, "--criteria", "all"), said)
+    said = "--json: expected the name of a file"
+    assert_one_line(run("judge", "--sheet", sheet, "--ratings", "x", "--json", tmp_path), said)
     assert_one_line(run("judge", "--sheet", sheet), "--ratings: expected tables of choices, got none")
     assert_one_line(run("judge", "--sheet", tmp_path, "--ratings", "x"), "key.json")
     (tmp_path / "less.jsonl").write_text(json.dumps({"prompt": PROMPTS[0], "answer": "a"}))
@@ -113,6 +124,9 @@ def test_what_cannot_be(run, sheet, tmp_path):
     for name, said in (("less", less), ("twice", "twice.jsonl, line 2: prompt"), ("bare", "bare.jsonl, line 1: answer")):
         assert_one_line(run("judge", "--answers", answers[0], tmp_path / f"{name}.jsonl", "--out", out), said)
     assert not out.exists()
+    key = json.loads((sheet / "key.json").read_text())
+    (tmp_path / "key.json").write_text(json.dumps({**key, "criteria": [1]}))
+    assert_one_line(run("judge", "--sheet", tmp_path, "--ratings", "x"), "key.json: expected the key of a sheet")
     header = f"judge,item,{','.join(CRITERIA)}\n"
     tables = {
         "item,fluency\n": "line 1: expected the columns item, fluency, coherence",

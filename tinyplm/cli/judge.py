@@ -29,8 +29,8 @@ from ..evaluation.judgement import (
 from ..evaluation.judgement.sheet import KEY, PAGE, TABLE
 from ..evaluation.preferences import elo
 from ..files import printable, write_json
-from .folders import config_option, unused
-from .output import table
+from .folders import config_option, unused, usable
+from .output import counted, table
 from .parser import SHARE, Parser, one_of, whole
 
 NEW, JUDGED = ("answers", "out", "criteria", "language"), ("sheet", "ratings", "confidence", "json")
@@ -76,6 +76,8 @@ def write(options: argparse.Namespace) -> None:
     """A new sheet."""
     if options.out is None:
         raise mismatch("--out", "a folder for the sheet", "none")
+    if len(options.answers) < 2:
+        raise mismatch("--answers", "two or more files", len(options.answers))
     out, answers = unused(options.out), {}
     for path in options.answers:
         name = Path(path).stem
@@ -83,9 +85,11 @@ def write(options: argparse.Namespace) -> None:
             raise mismatch("--answers", "files of different names", printable(path))
         answers[name] = read_answers(path)
     sheet = make_sheet(answers, criteria=options.criteria, key=options.seed)
+    if not sheet.items:
+        raise mismatch("--answers", "answers that differ", "equal ones to every prompt")
     write_sheet(sheet, out, language=options.language)
-    equal = f"; {len(sheet.equal)} pairs are equal and count as draws" if sheet.equal else ""
-    print(f"items      {len(sheet.items)} comparisons{equal}")
+    equal = f"; equal answers, which count as draws: {len(sheet.equal):,}"
+    print(f"items      {counted(len(sheet.items), 'comparison')}{equal if sheet.equal else ''}")
     print(f"for judges {out / PAGE}, or {out / TABLE}")
     print(f"for you    {out / KEY}, which says whose each answer is")
 
@@ -94,13 +98,19 @@ def judge(options: argparse.Namespace) -> None:
     """The verdict."""
     if not options.ratings:
         raise mismatch("--ratings", "tables of choices", "none")
+    if options.json is not None:
+        file = Path(options.json)
+        usable(file.parent, "--json")
+        if file.is_dir():
+            raise mismatch("--json", "the name of a file", f"{printable(file)}, a folder")
     sheet = read_key(options.sheet)
     ratings = read_ratings(sheet, options.ratings)
     found = judge_results(sheet, ratings, confidence=options.confidence, key=options.seed)
     print(f"judges     {', '.join(found.judges)}: {len(ratings)} choices\n")
     print(report(found))
     if options.json is not None:
-        write_json(options.json, as_json(found))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, as_json(found))
 
 
 def report(found: Results) -> str:

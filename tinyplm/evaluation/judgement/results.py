@@ -13,9 +13,7 @@ from ..agreement import cohen_kappa, fleiss_kappa
 from ..intervals import Interval, bootstrap, paired_test, wilson
 from ..preferences import Judgement, strengths
 from .ratings import Rating
-from .sheet import CHOICES, Sheet
-
-ALL = "all"  # criteria together
+from .sheet import ALL, CHOICES, Sheet
 
 
 class Verdict(NamedTuple):

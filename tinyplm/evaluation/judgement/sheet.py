@@ -38,6 +38,7 @@ CRITERIA = ("fluency", "coherence", "facts", "usefulness")
 PAGE, TABLE, KEY = "page.html", "sheet.csv", "key.json"
 PARTS = ("items", "equal")
 CHOICES = ("left", "same", "right")
+ALL = "all"  # in the verdict: the criteria together
 ANSWERS = ("answer", "response", "completion", "output")  # the first that a line has
 
 
@@ -96,8 +97,9 @@ def make_sheet(
     names = as_texts("criteria", criteria)
     if not names or len(set(names)) < len(names) or not all(map(str.strip, names)):
         raise mismatch("criteria", "different names", shown(names))
-    if {"item", "judge", "prompt", "left", "right"} & {*names}:
-        raise mismatch("criteria", "names other than the columns of the sheet", shown(names))
+    if taken := sorted({"item", "judge", "prompt", "left", "right", ALL} & {*names}):
+        expected = f"names other than the sheet's columns and {ALL!r}"
+        raise mismatch("criteria", expected, shown(taken[0]))
     if not isinstance(answers, Mapping) or len(answers) < 2:
         raise mismatch("answers", "two or more systems", shown(answers))
     systems = list(answers)
@@ -110,14 +112,12 @@ def make_sheet(
     draw = random.generator(key)
     rows, equal = [], []
     for first, second in itertools.combinations(systems, 2):
-        swapped = draw.permutation(np.arange(len(prompts)) % 2).tolist()
-        for prompt, swap in zip(prompts, swapped):
+        differ = [p for p in prompts if answers[first][p] != answers[second][p]]
+        equal += [(p, first, second) for p in prompts if answers[first][p] == answers[second][p]]
+        swapped = draw.permutation(np.arange(len(differ)) % 2).tolist()
+        for prompt, swap in zip(differ, swapped):
             one, other = (second, first) if swap else (first, second)
-            left, right = answers[one][prompt], answers[other][prompt]
-            if left == right:
-                equal.append((prompt, first, second))
-            else:
-                rows.append((prompt, left, right, one, other))
+            rows.append((prompt, answers[one][prompt], answers[other][prompt], one, other))
     order = draw.permutation(len(rows)).tolist()
     items = [Item(number, *rows[i]) for number, i in enumerate(order, 1)]
     name = f"{random.fold(key, *json.dumps([answers, names]).encode()):016x}"
@@ -169,7 +169,7 @@ def read_key(folder: str | os.PathLike) -> Sheet:
         rows if isinstance(rows, list) else [0] for rows in map(key.get, PARTS)
     ]
     items, equal = lists
-    right = isinstance(key.get("sheet"), str) and isinstance(key.get("criteria"), list)
+    right = isinstance(key.get("sheet"), str) and _texts(key.get("criteria"))
     right = right and all(_texts(row, 4) and is_whole(row[0]) for row in items)
     if not right or not all(_texts(row, 3) for row in equal):
         raise mismatch(name, "the key of a sheet", "something else")
@@ -177,7 +177,7 @@ def read_key(folder: str | os.PathLike) -> Sheet:
     return Sheet(key["sheet"], tuple(key["criteria"]), found, [tuple(row) for row in equal])
 
 
-def _texts(row: Any, count: int) -> bool:
-    """Whether these are so many entries, texts but for the first of four."""
-    right = isinstance(row, list) and len(row) == count
-    return right and all(isinstance(text, str) for text in row[count - 3 :])
+def _texts(row: Any, count: int | None = None) -> bool:
+    """Whether these are (so many) entries, texts but for the first of four."""
+    right = isinstance(row, list) and (count is None or len(row) == count)
+    return right and all(isinstance(text, str) for text in row[1 if count == 4 else 0 :])
