@@ -56,6 +56,9 @@ def test_the_list_has_every_size(run):
     (("--model", "llama"), "--model: expected a size of this family: llama-7b, "),
     (("--model", "gpt2", "--context", "1025"), "--context: expected at most 1024, the model's, got 1025"),
     (("--model", "gpt2", "--dtype", "int8"), "--dtype: expected one of float16, bfloat16, float32, float64, got 'int8'"),
+    (("--model", "gpt2", "--master"), "master: expected False, since the weights are not of 16 bits, got True"),
+    (("--model", "gpt2", "--list"), "--model: expected none with --list, got gpt2"),
+    (("--model", "bert-base-uncased", "--bandwidth", "1e12"), "--bandwidth: expected none for a model that does not decode"),
 ])  # fmt: skip
 def test_what_is_refused(run, options, message):
     assert_one_line(run("count", *options), message)

@@ -55,6 +55,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.list:
+        if options.model is not None:
+            raise mismatch("--model", "none with --list", options.model)
         print(listing())
         return
     if options.model is None:
@@ -63,13 +65,12 @@ def run(options: argparse.Namespace) -> None:
     longest = config.context
     if options.context is None:
         options.context = longest or LONGEST
+    if options.bandwidth is not None and hasattr(module, "TASKS"):
+        raise mismatch("--bandwidth", "none for a model that does not decode", options.bandwidth)
     if longest is not None and options.context > longest:
         raise mismatch("--context", f"at most {longest}, the model's", options.context)
-    print(parts(module, config, task))
-    print()
-    print(flops(module, config, task, options))
-    print()
-    print(memory(module, config, task, options))
+    about = module, config, task
+    print("\n\n".join([parts(*about), flops(*about, options), memory(*about, options)]))
 
 
 def found(name: str) -> tuple[ModuleType, Any, str]:
