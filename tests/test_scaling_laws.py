@@ -236,6 +236,10 @@ def test_plans_agree_whatever_names_the_budget(run):
     assert all(word in shown for word in ("kg_co2e", "kaplan: ", "inference: ", "lr_deepseek")) and "epochs" not in shown
     assert_one_line(run("plan"), "plan: expected one of --flops, --hours and --loss, got none")
     assert_one_line(run("plan", "--hours", 2), "--peak: expected the FLOP/s of a device")
+    unused = ("plan", "--flops", "1e20", "--devices", 8)
+    assert_one_line(run(*unused), "--devices: expected none without --peak, got 8")
+    assert_one_line(run(*unused, "--peak", "1e14", "--pue", 1.5), "--pue: expected none without --watts, got 1.5")
+    assert_one_line(run("plan", "--flops", "1e20", "--demand", "1e300"), "--demand: expected a finite number")
     counted = run(
         "count", "--model", "llama-7b", "--dtype", "float16", "--master", "--stage", 1, "--data", 8, "--bandwidth", "2e12"
     ).out

@@ -23,6 +23,8 @@ from .folders import config_option
 from .output import table
 from .parser import Parser, number, whole
 
+MOST = 1e30  # tokens in use
+
 
 def add(parser: Parser) -> None:
     some = number(above=0)
@@ -31,7 +33,7 @@ def add(parser: Parser) -> None:
     parser.option("--hours", None, "Hours to train; needs --peak.", some, shown=none)
     parser.option("--loss", None, "Nats a token to reach.", some, shown=none)
     parser.option("--corpus", None, "Tokens of the corpus that differ.", some, shown=none)
-    parser.option("--demand", 0.0, "Tokens read and written in use.", number(least=0))
+    parser.option("--demand", 0.0, "Tokens read and written in use.", number(least=0, most=MOST))
     parser.section("Machine")
     parser.option("--devices", 1, "Devices that train.", whole(1))
     parser.option("--peak", None, "FLOP/s of a device at its peak.", some, shown=none)
@@ -68,6 +70,10 @@ def budget(options: argparse.Namespace) -> float | None:
         raise mismatch("plan", "one of --flops, --hours and --loss", ", ".join(given) or "none")
     if options.peak is None and (options.hours or options.watts):
         raise mismatch("--peak", "the FLOP/s of a device, since hours or watts are given", "none")
+    needed = {"devices": "peak", "utilisation": "peak", "pue": "watts", "intensity": "watts"}
+    for name, of in needed.items():
+        if name in options.given and getattr(options, of) is None:
+            raise mismatch(f"--{name}", f"none without --{of}", getattr(options, name))
     if options.hours is None:
         return options.flops
     return 3600 * options.hours * options.devices * options.peak * options.utilisation
