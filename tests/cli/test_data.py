@@ -58,6 +58,11 @@ def test_what_is_refused_leaves_nothing_behind(tinyplm, tmp_path):
         (("--input", source, "--out", out, "--config", config), "step 1: unicode: expected one of its settings: form, mojibake"),
         (("--input", source, "--out", out, "--longest", "0"), "--longest: expected an integer >= 1"),
         (("compare", source), "data: expected compare A B, train-language, train-quality, or --input and --out, got compare"),
+        (
+            ("--input", source, "--out", out, "--samples", f"en={source}"),
+            "--samples: expected none where a corpus is made",
+        ),
+        (("compare", source, source, "--format", "text"), "--format: expected none with compare, got one"),
         (("--out", out, "--resume"), "out: expected a run to resume, got no run.json"),
     ):
         status, printed, err = tinyplm("data", *arguments)

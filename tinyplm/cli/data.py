@@ -76,7 +76,27 @@ def add(parser: Parser) -> None:
     parser.flag("--resume", "Resume the run in --out bit-identically, however it ended.")
 
 
+# options that only some of the actions have; "" makes a corpus
+READING = ("input", "step", "format", "compress", "workers", "shard", "resume")
+OF = {
+    "": (*READING, "field", "longest"),
+    "compare": ("field", "longest"),
+    "train-language": ("field", "samples"),
+    "train-quality": ("field", "good", "bad"),
+}
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """ValueError for an option that the action does not have."""
+    action = options.action[0] if options.action else ""
+    for name in sorted({name for names in OF.values() for name in names}):
+        if action in OF and name not in OF[action] and name in options.given:
+            where = f"with {action}" if action else "where a corpus is made"
+            raise mismatch(f"--{name}", f"none {where}", "one")
+
+
 def run(options: argparse.Namespace) -> int:
+    check_options(options)
     if options.action:
         return train(options) if options.action[0] in ACTIONS else compare(options)
     if options.out is None:
