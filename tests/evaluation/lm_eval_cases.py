@@ -42,7 +42,7 @@ class Case(NamedTuple):
 CASES = {
     "questions": Case("arc_easy", QUESTIONS, 0, {"mutual": True}),
     "questions after two": Case("arc_easy", QUESTIONS, 2, {"mutual": True}),
-    "questions, one twice, after two": Case("arc_easy", [QUESTIONS[0], *QUESTIONS[:3]], 2, {"mutual": True}),
+    "questions, one twice, after two": Case("arc_easy", [QUESTIONS[n] for n in (0, 1, 0, 2)], 2, {"mutual": True}),
     "blanks after one": Case("winogrande", BLANKS, 1),
     "last words after one": Case("lambada_openai", LAST_WORDS, 1),
     "texts": Case("text", [{"text": (WORDS + " ") * n} for n in (1, 3, 2)]),
