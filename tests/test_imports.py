@@ -39,7 +39,7 @@ ALLOWED = {
                "evaluation", "tokenizers", "models", "families", "hub", "generation", "training"},
     "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
                "families", "hub", "generation", "tuning"},
-    "scaling": {"core", "layers", "models", "families", "training"},
+    "scaling": {"core", "layers", "kernels", "models", "families", "training"},
     "cli": {"backend", "memory", "files", "imported", "core", "checks", "data", "evaluation", "tokenizers", "optim", "models",
             "families", "hub", "generation", "training", "tuning", "losses", "scaling", "sentence_encoder"},
     "__main__": {"cli"},

@@ -172,12 +172,24 @@ def test_benchmarks(run, decoder, tmp_path):
     records = [{"goal": "sat", "sol1": "the cat", "sol2": "a dog", "label": n % 2} for n in range(3)]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     out = tmp_path / "table"
-    command = ("evaluate", "--model", decoder, "--tasks", f"piqa:{tmp_path / 'piqa.jsonl'}", "--mutual", "--out", out)
+    command = (
+        "evaluate",
+        "--model",
+        decoder,
+        "--tasks",
+        f"piqa:{tmp_path / 'piqa.jsonl'}",
+        "--mutual",
+        "--limit",
+        "2",
+        "--out",
+        out,
+    )
     done = run(*command)
     assert done.code == 0, done.err
     result = json.loads((out / "results.json").read_text())
     assert {"acc,none", "acc_stderr,none", "acc_norm,none", "acc_mutual_info,none"} <= set(result["results"]["piqa"])
     assert (result["versions"], result["n-shot"], result["config"]["seed"]) == ({"piqa": 1.0}, {"piqa": 0}, 1234)
+    assert result["n-samples"] == {"piqa": {"original": 3, "effective": 2}}
     samples = [json.loads(line) for line in (out / "samples_piqa.jsonl").read_text().splitlines()]
     assert np.mean([sample["acc"] for sample in samples]) == result["results"]["piqa"]["acc,none"]
     assert f"{result['results']['piqa']['acc,none']:.4f}" in done.out
@@ -188,3 +200,5 @@ def test_benchmarks(run, decoder, tmp_path):
     for value, message in (("piqa", "expected NAME:FILE"), ("poqa:x", "expected one of"), ("piqa:none", "expected a file")):
         refused = run("evaluate", "--model", decoder, "--tasks", value)
         assert refused.code == 2 and message in refused.err and refused.err.count("\n") == 1
+    refused = run(*command[:5], "--run-code")
+    assert refused.code == 2 and refused.err.endswith("--run-code: expected humaneval among --tasks, got piqa\n")

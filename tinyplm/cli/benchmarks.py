@@ -66,6 +66,9 @@ def check_tasks(options: argparse.Namespace) -> list[Given]:
         if options.facts is None and ((out / RUN).exists() or (out / CACHE).exists()):
             expected = "a folder without answers"
             raise mismatch("--out", expected, f"{out}: add --resume to reuse them")
+    if options.run_code and not any(TASKS[name].runs_code for name, _ in tasks):
+        able = ", ".join(name for name, task in TASKS.items() if task.runs_code)
+        raise mismatch("--run-code", f"{able} among --tasks", ", ".join(n for n, _ in tasks))
     names = [name_for(TASKS[name], path) for name, path in tasks]
     if len(set(names)) < len(names):
         raise mismatch("--tasks", "each once", ", ".join(names))

@@ -4,7 +4,8 @@
     tinyplm count --model out                     # a run, or a folder as on the hub
     tinyplm count --list                          # all published sizes
 
-A multiply-add is two FLOPs; only products of matrices are counted (tinyplm/scaling.py).
+A multiply-add is two FLOPs; only products of matrices are counted (tinyplm/scaling/counts.py).
+Activations are those of our own walk, on one device (tinyplm/scaling/activations.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def add(parser: Parser) -> None:
     parser.option("--context", None, text, whole(1), shown=shown)
     text = f"Data type of weights, gradients and cache: {', '.join(scaling.BYTES)}."
     parser.option("--dtype", "float32", text, one_of(*scaling.BYTES))
+    text = "Layers whose activations are computed again together, of which only the input is kept."
+    parser.option("--checkpointing", 0, text, whole(0), shown="all are kept")
     parser.section("Devices: bytes of each")
     parser.option("--stage", 0, "Stage of ZeRO.", whole(0, 3))
     for name in ("data", "tensor", "pipeline"):
@@ -120,10 +123,15 @@ def memory(module: ModuleType, config: Any, task: str, options: argparse.Namespa
     found = scaling.states(module, config, dtype=dtype, task=task, **chosen)
     optimizer = {"adamw": "AdamW", "adafactor": "Adafactor"}[options.optimizer]
     shown = {"moments": f"moments of {optimizer}, at least float32", "master": "master copies"}
-    lines = [(f"memory, {dtype}, without activations", "")]
+    step, missing = activations(module, config, task, options)
+    lines = [(f"memory, {dtype}" + ("" if step else ", without activations"), "")]
     lines += [(shown.get(part, part), size(round(n))) for part, n in found.items()]
+    lines += [(part, size(n)) for part, n in step.items()]
+    if step:
+        lines.append(("training at its peak", size(round(sum([*found.values(), *step.values()])))))
+    note = f"\n\nActivations are not counted: {missing}" if missing else ""
     if hasattr(module, "TASKS"):
-        return table(lines)
+        return table(lines) + note
     sizes = {"batch": options.batch, "context": options.context}
     kept = scaling.cache(module, config, dtype=dtype, **sizes)
     text = f"key/value cache, {options.batch} x {options.context:,} tokens"
@@ -132,7 +140,30 @@ def memory(module: ModuleType, config: Any, task: str, options: argparse.Namespa
         most = {"bandwidth": options.bandwidth, "dtype": dtype, **sizes}
         speed = scaling.decoding_speed(module, config, **most)
         lines.append(("tokens a second of decoding, at most", f"{speed:.4g}"))
-    return table(lines)
+    return table(lines) + note
+
+
+def activations(
+    module: ModuleType, config: Any, task: str, options: argparse.Namespace
+) -> tuple[dict[str, int], str]:
+    """({part: bytes at the peak of a step, beside the states}, why there are none)."""
+    if task != check_task(module, None):
+        return {}, "expected a language model's task"
+    if options.tensor * options.pipeline > 1:
+        return {}, "expected layers that are not split over devices"
+    names = ("batch", "dtype", "checkpointing", "optimizer")
+    chosen = {name: getattr(options, name) for name in names}
+    try:
+        found = scaling.training_memory(module, config, length=options.context, **chosen)
+    except ValueError as error:
+        return {}, str(error).removeprefix("model: ")
+    texts = f"{options.batch} x {options.context:,} tokens"
+    shown = {
+        "activations": f"activations of our walk, {texts}",
+        "logits": "logits, and the head's gradients",
+        "temporary": "other arrays at the peak",
+    }
+    return {text: found[part] for part, text in shown.items()}, ""
 
 
 def size(n: int) -> str:

@@ -1,4 +1,4 @@
-"""Plan a run: sizes, tokens, batch, rate, time, energy and carbon for a budget, by several laws.
+"""Plan a run by several laws: size, tokens, batch, rate, memory, time, energy, carbon for a budget.
 
     tinyplm plan --flops 1e21 --corpus 2e10 --demand 1e12
     tinyplm plan --hours 24 --devices 8 --peak 989e12 --utilisation 0.4
@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import scaling
 from ..arguments import mismatch
+from ..scaling import planning
 from .folders import config_option
 from .output import table
 from .parser import Parser, number, whole
@@ -41,6 +42,10 @@ def add(parser: Parser) -> None:
         "--intensity", 0.385, "Carbon of the electricity, kg CO2e a kWh.", number(least=0)
     )
     parser.flag("--json", "Print JSON.")
+    parser.section("Memory of a step, of one text in float32")
+    parser.option("--context", 1024, "Tokens of the text.", whole(1))
+    text = "Layers whose activations are computed again together, of which only the input is kept."
+    parser.option("--checkpointing", 0, text, whole(0), shown="all are kept")
     config_option(parser)
 
 
@@ -48,7 +53,10 @@ def run(options: argparse.Namespace) -> None:
     proposals = scaling.plan(
         flops=budget(options), loss=options.loss, corpus=options.corpus, demand=options.demand
     )
-    rows = [{**dataclasses.asdict(each), **costs(each.flops, options)} for each in proposals]
+    rows = [
+        {**dataclasses.asdict(each), **costs(each.flops, options), **memory(each, options)}
+        for each in proposals
+    ]
     print(json.dumps(rows, indent=1) if options.json else shown(rows))
 
 
@@ -76,6 +84,13 @@ def costs(flops: float, options: argparse.Namespace) -> dict[str, float]:
     kwh = scaling.energy(hours * options.devices, watts=options.watts, pue=options.pue)
     kg = scaling.carbon(kwh, intensity=options.intensity)
     return {"hours": hours, "kwh": kwh, "kg_co2e": kg}
+
+
+def memory(proposal: Any, options: argparse.Namespace) -> dict[str, int]:
+    """How many bytes, {"weights_bytes", ...}."""
+    chosen = {"length": options.context, "checkpointing": options.checkpointing}
+    found = planning.memory(proposal.parameters, **chosen)
+    return {f"{part}_bytes": n for part, n in found.items()}
 
 
 def shown(rows: list[dict[str, Any]]) -> str:

@@ -141,7 +141,7 @@ def _by_blocks(
         if a is not None
     }
     keys, values = at_least_float32(k), at_least_float32(v)
-    number = keys.dtype
+    number, kinds = keys.dtype, [(a.shape, a.dtype) for a in (q, k, v)]
     largest = max(part.scores(B, K, G) for part in parts)
     sink = None if sinks is None else sinks.astype(number, copy=False).reshape(1, K, G, 1, 1)
 
@@ -242,7 +242,8 @@ def _by_blocks(
             dbias = dbias.transpose(0, 1, 3, 4, 2).reshape(bias.shape)
             dbias = dbias.astype(bias.dtype, copy=False)
         dq, dk, dv = (
-            d.reshape(a.shape).astype(a.dtype, copy=False) for d, a in ((dq, q), (dk, k), (dv, v))
+            d.reshape(shape).astype(dtype, copy=False)
+            for d, (shape, dtype) in zip((dq, dk, dv), kinds)
         )
         if sinks is None or sink is None:
             return dq, dk, dv, dbias, None

@@ -1,13 +1,17 @@
 """Parameters, FLOPs, memory, laws of loss, and the time and energy of a run, from numbers alone.
 
-counts.py      parameters by part and FLOPs of a config, without allocation
-memory.py      bytes of training by part over parallel sizes; of the cache; speed of decoding
-laws.py        Kaplan et al. 2020; McCandlish et al. 2018: noise scale; DeepSeek-AI 2024: the rate
-chinchilla.py  Hoffmann et al. 2022: the parametric law and its optimum; demand; repeated tokens
-fits.py        fitting these laws: three approaches, and intervals by bootstrap
-planning.py    sizes for a budget by several laws; time, energy and carbon of a run
+counts.py       parameters by part and FLOPs of a config, without allocation
+activations.py  bytes that a training step of our own walk holds, by part, and at its peak
+memory.py       bytes of training by part over parallel sizes; of the cache; speed of decoding
+laws.py         Kaplan et al. 2020; McCandlish et al. 2018: noise scale; DeepSeek-AI 2024: the rate
+chinchilla.py   Hoffmann et al. 2022: the parametric law and its optimum; demand; repeated tokens
+fits.py         fitting these laws: three approaches, and intervals by bootstrap
+planning.py     sizes for a budget by several laws; time, energy and carbon of a run
 """
 
+from .activations import WALKED as WALKED
+from .activations import activations as activations
+from .activations import training_memory as training_memory
 from .chinchilla import BESIROGLU as BESIROGLU
 from .chinchilla import HOFFMANN as HOFFMANN
 from .chinchilla import MUENNIGHOFF as MUENNIGHOFF

@@ -15,6 +15,9 @@ A plan has one proposal by each law:
     inference    with a demand: the size that reaches besiroglu's loss with the least training and
                  use together (Sardana et al. 2023); it trains longer than the budget
 
+`memory` takes a decoder like GPT-2 with 128 numbers of width a layer, as GPT-3 and LLaMA have about
+(Brown et al. 2020, table 2.1; Touvron et al. 2023, table 2), so that N = 12 L D^2 = 3 D^3 / 32.
+
 Batch and rate: training/presets.py; lr_deepseek: laws.py.  Losses are those of the law `besiroglu`,
 or with a corpus, for all proposals, those of Muennighoff et al. 2023.  They compare proposals of
 one plan; other corpora and tokenizers have other losses.
@@ -23,10 +26,13 @@ one plan; other corpora and tokenizers have other losses.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from ..arguments import check_number, mismatch
+from ..arguments import MOST, check_number, check_whole, mismatch
+from ..families import gpt2
 from ..training.presets import batch_tokens, learning_rate_of
 from . import chinchilla, laws
+from .activations import training_memory
 
 
 def seconds(flops: float, *, devices: float = 1, peak: float, utilisation: float = 1.0) -> float:
@@ -103,6 +109,27 @@ def plan(
         text = f"the loss of besiroglu with the least training and use of {demand:.3g} tokens"
         chosen.append(("inference", text, *chinchilla.inference_optimal(law, aim, demand)))
     return [_sizes(*each, corpus) for each in chosen]
+
+
+def memory(parameters: float, *, length: int = 1024, checkpointing: int = 0) -> dict[str, int]:
+    """Bytes at the peak of a step of one text of `length` tokens, in float32 with AdamW, by part.
+
+    -> {"weights", "gradients", "moments", "activations", "logits"}: the first three of `parameters`
+    N; the others of GPT-2 with D = (32 N / 3)^(1/3), a multiple of 64, and L = N / 12 D^2, with the
+    arrays that a step holds only for a while among its activations (activations.py).
+    """
+    check_number("parameters", parameters, least=1, most=1e18)
+    check_whole("length", length, 1, MOST)
+    D = 64 * max(1, round((32 * parameters / 3) ** (1 / 3) / 64))
+    L = max(1, round(parameters / 12 / D**2))
+    config = gpt2.Config(n_embd=D, n_layer=L, n_head=D // 64, n_positions=length)
+    sizes: dict[str, Any] = {"batch": 1, "length": length, "checkpointing": checkpointing}
+    found = training_memory(gpt2, config, **sizes)
+    each = round(4 * parameters)
+    return {
+        **{"weights": each, "gradients": each, "moments": 2 * each},
+        **{"activations": found["activations"] + found["temporary"], "logits": found["logits"]},
+    }
 
 
 def _sizes(law: str, reason: str, N: float, D: float, corpus: float | None) -> Sizes:

@@ -32,7 +32,7 @@ def results_of(
         "versions": {name: one.task.version for name, one in tasks.items()},
         "n-shot": {name: one.shots for name, one in tasks.items()},
         "n-samples": {
-            name: {"original": len(one.asked), "effective": len(one.asked)}
+            name: {"original": one.original, "effective": len(one.asked)}
             for name, one in tasks.items()
         },
         "config": dict(config),

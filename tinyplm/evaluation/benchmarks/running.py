@@ -32,13 +32,17 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a task gave: {"acc,none": 0.5, "acc_stderr,none": 0.1, ...} and the samples."""
+    """What a task gave: {"acc,none": 0.5, "acc_stderr,none": 0.1, ...} and the samples.
+
+    original: samples in the file, of which `limit` may have left some out
+    """
 
     task: Task
     path: str
     shots: int
     results: dict[str, float | str]
     asked: list[Asked]
+    original: int
 
 
 def evaluate_task(
@@ -70,14 +74,15 @@ def evaluate_task(
     others = task.read(examples) if examples is not None and shots else None
     about: Any = {"examples": others, "description": task.description(path), "seed": seed}
     contexts = list(prompts(task, samples, shots, **about))[:limit]
-    samples = samples[:limit]
+    original, samples = len(samples), samples[:limit]
     answers = _answers(ask, task, samples, contexts, mutual, most or task.most)
     judged = run_code or not task.runs_code
     asked = [
         Asked(n, s, c, a, task.measure(s, a) if judged else {})
         for n, (s, c, a) in enumerate(zip(samples, contexts, answers))
     ]
-    return Outcome(task, path, shots, totals(task, [one.measures for one in asked]), asked)
+    results = totals(task, [one.measures for one in asked])
+    return Outcome(task, path, shots, results, asked, original)
 
 
 def totals(task: Task, measures: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:

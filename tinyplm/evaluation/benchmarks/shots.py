@@ -2,7 +2,8 @@
 
 lm_eval/api/samplers.py: one random.Random(seed) for a task, from which `shots` examples are drawn
 for each question in turn; from the questions' own file one more is drawn, and the question itself
-removed.  Tasks with examples in a fixed order (MMLU, C-Eval, CMMLU) take the first ones.
+removed (there: if fewshot_split is test_split); where it was drawn twice, all are drawn again from
+the other samples.  Tasks with examples in a fixed order (MMLU, C-Eval, CMMLU) take the first ones.
 """
 
 from __future__ import annotations
@@ -41,5 +42,14 @@ def prompts(
         elif shots:
             drawn = draw.sample(pool, needed)
             chosen = [one for one in drawn if examples is not None or one != sample][:shots]
+            if len(chosen) < shots:  # two of the question were drawn
+                chosen = draw.sample(_others(pool, sample, shots), shots)
         before = description + "".join(f"{one.solved()}\n\n" for one in chosen)
         yield tuple(before + context for context in sample.contexts)
+
+
+def _others(pool: Sequence[Sample], sample: Sample, shots: int) -> list[Sample]:
+    others = [one for one in pool if one != sample]
+    if len(others) < shots:
+        raise mismatch("shots", f"at most {len(others)}, the samples that differ", shots)
+    return others
