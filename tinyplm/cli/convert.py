@@ -25,7 +25,7 @@ from ..arguments import mismatch
 from ..core import flatten
 from ..families import MULTI_TOKEN
 from ..files import printable, sync_folder
-from ..hub.runs import ADAPTER, BEST, FINAL, INCREMENT, LATEST
+from ..hub.runs import ADAPTER, BEST, FINAL, INCREMENT, LATEST, PEFT
 from ..hub.tensors import parse_size
 from ..models.model import Model
 from ..training import incremental
@@ -118,7 +118,8 @@ def read(name: str) -> Model:
 def merged(model: Model, adapter: str) -> Model:
     """The model with a LoRA adapter in its matrices, computed in at least float32."""
     path = Path(adapter)
-    path = path if (path / ADAPTER).is_file() else path / FINAL
+    itself = any((path / file).is_file() for file in (ADAPTER, PEFT))
+    path = path if itself else path / FINAL
     theta, alpha = load_lora(path)
     if (path / "config.json").is_file():  # of a run, whose vocabulary may have grown
         size, own = read_config(path).vocab_size, model.config.vocab_size

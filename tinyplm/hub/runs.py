@@ -17,6 +17,13 @@ INCREMENT, ADAPTER, TOKENIZERS = (
     ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"),
 )
 
+# an adapter as the library PEFT writes it; only PEFT can merge all of its kinds
+PEFT = "adapter_config.json"
+PEFT_ADVICE = (
+    f"an adapter of PEFT ({PEFT}): merge it there (merge_and_unload, then save_pretrained) and "
+    "give that folder"
+)
+
 
 def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     """The folder with the config.json and the tensors of a model.
@@ -24,7 +31,8 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
     `folder` itself; of a run its final model, or best/ of finetune; else its best checkpoint, else
     its latest.
     ValueError saying what is there instead: nothing, a run without a checkpoint or of several
-    models, an incremental checkpoint, an adapter, a tokenizer alone, GLM-130B's pickled parts.
+    models, an incremental checkpoint, an adapter (ours or PEFT's), a tokenizer
+    alone, GLM-130B's pickled parts.
     """
     check_path(name, folder)
     path = Path(folder)
@@ -56,6 +64,8 @@ def model_folder(folder: str | os.PathLike, name: str = "folder") -> Path:
             f"an adapter ({printable(adapter / ADAPTER)}), which belongs to another model: merge "
             "it by tinyplm convert --adapter, or see tinyplm.tuning.load_lora and load_prefix",
         )
+    if exists(path / PEFT):
+        raise mismatch(found, "a model folder", PEFT_ADVICE)
     if (path / "run.json").is_file():
         inside = sorted(str(file.parent) for file in path.glob("*/latest"))  # of several models
         got = f"one of several models: {', '.join(inside)}" if inside else "one without any"

@@ -11,7 +11,9 @@ from tests.models.test_score_models import scored
 from tests.tuning.align.test_dpo import some_pairs
 from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 from tests.tuning.align.test_sft import copying
+from tinyplm.cli.convert import merged
 from tinyplm.core import flatten, tree_map, unflatten
+from tinyplm.hub.runs import model_folder
 from tinyplm.tuning.adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
 from tinyplm.tuning.align.distill import DistillSettings, distill
 from tinyplm.tuning.align.dpo import DPOSettings, dpo
@@ -211,3 +213,13 @@ def test_bad_input():
     theta = lora_parameters(tiny("gpt2").params, rank=1, targets=("W1",))
     with pytest.raises(ValueError, match="body.layers.0.mlp.W1: expected factors of a matrix of the model, got A"):
         merge_lora(model, theta)
+
+
+def test_an_adapter_of_peft_is_named(tmp_path):
+    """Also beside a tokenizer, as PEFT writes it, and by every way that reads a model or an adapter."""
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json"):
+        (tmp_path / name).touch()
+    for read in (model_folder, load_lora, lambda folder: merged(None, str(folder))):
+        with pytest.raises(ValueError, match=r"got an adapter of PEFT .*merge_and_unload") as caught:
+            read(tmp_path)
+        assert str(caught.value).startswith(f"{tmp_path}: ") and "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ from ...backend import array_module, to_device
 from ...core import Tree, flatten
 from ...files import exists, printable, read_json, write_json
 from ...hub.runs import ADAPTER as FACTS
+from ...hub.runs import PEFT, PEFT_ADVICE
 from ...hub.tensors import read_safetensors, write_safetensors
 
 TENSORS = "adapter.safetensors"
@@ -50,7 +51,8 @@ def load_adapter(
     check_path("folder", folder)
     folder = Path(folder)
     if not exists(folder / TENSORS) or not exists(folder / FACTS):
-        raise mismatch(printable(folder), f"{TENSORS} and {FACTS}", "a folder without them")
+        given = PEFT_ADVICE if exists(folder / PEFT) else "a folder without them"
+        raise mismatch(printable(folder), f"{TENSORS} and {FACTS}", given)
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or facts.get("kind") != kind:
         raise wrong(printable(folder / FACTS), f"an adapter of kind {kind!r}", facts)
