@@ -61,7 +61,9 @@ def test_the_list_has_every_size(run):
     (("--model", "bert-base-uncased", "--bandwidth", "1e12"), "--bandwidth: expected none for a model that does not decode"),
 ])  # fmt: skip
 def test_what_is_refused(run, options, message):
-    assert_one_line(run("count", *options), message)
+    done = run("count", *options)
+    assert_one_line(done, message)
+    assert not done.out
 
 
 @pytest.mark.parametrize(("settings", "message"), [
