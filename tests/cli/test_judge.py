@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tests.support.scripts import assert_one_line
-from tinyplm.evaluation.judgement import CRITERIA, judge_results, make_sheet, read_key, read_ratings
+from tinyplm.evaluation.judgement import CRITERIA, Rating, judge_results, make_sheet, read_key, read_ratings
 
 PROMPTS = [f"Question {n}?" for n in range(9)]
 ANSWERS = {name: {p: f"{name[0]} says </script> {n}" for n, p in enumerate(PROMPTS)} for name in ("ada", "ben", "cyd")}
@@ -100,6 +100,12 @@ def test_judges_who_disagree_and_prefer_a_side(run, sheet, tmp_path):
     for agreement in found.agreement:
         assert agreement.items == 26 and agreement.kappa <= 0 + 1e-12
         assert agreement.pairs[("Eva", "Leo")] == pytest.approx(0, abs=1e-12)  # Leo says the same of all
+
+
+def test_prompts_are_told_apart_whatever_their_ends():
+    sheet = make_sheet({name: {"a": name, "a\0": name} for name in ("ada", "ben")}, criteria=["fluency"])
+    said = [Rating("Eva", i.number, "fluency", "left" if i.left_system == "ada" else "right") for i in sheet.items]
+    assert judge_results(sheet, said).verdicts[0].p == 2 / 2**2  # two prompts, not one
 
 
 def test_what_cannot_be(run, sheet, tmp_path):

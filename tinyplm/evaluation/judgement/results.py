@@ -93,7 +93,9 @@ def _verdicts(
         found.setdefault(pair, []).append((prompt, score))
     verdicts = []
     for (a, b), rows in sorted(found.items()):
-        prompts, won = [prompt for prompt, _ in rows], np.array([w for _, w in rows])
+        number = {prompt: n for n, prompt in enumerate(sorted({prompt for prompt, _ in rows}))}
+        # not the texts: an array of these has the length of the longest for each
+        prompts, won = [number[prompt] for prompt, _ in rows], np.array([w for _, w in rows])
         wins, draws, losses = (int(np.count_nonzero(won == value)) for value in (1, 0.5, 0))
         rate = bootstrap(won, groups=prompts, confidence=confidence, key=key)
         test = paired_test(won, 1 - won, groups=prompts, key=key)
