@@ -323,7 +323,7 @@ def add(parser: Parser) -> None:
     parser.section("training")
     preset_options(parser)
     text = "Training steps; with --resume more of them extend the run."
-    option("--steps", 1800, text, whole(1), free=FREE)
+    option("--steps", 1200, text, whole(1), free=FREE)
     text = "How the learning rate continues in an extended run, unless its schedule needs no end: "
     text += "stretch, as if the run had always been longer; restart, with another warm-up."
     option("--extend", None, text, one_of(*EXTEND), shown="none", free=FREE)
